@@ -1,0 +1,70 @@
+"""What drafting asks of a token source: proposals after the text, and after drafted nodes.
+
+A source may be a language model, a table of successors, a datastore or a mix; nothing here assumes
+a network. A source that has logits ranks them with `rank`; one that has none builds Candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spec_core.tree import NOTHING
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Proposed children of W nodes, the best first; a row's tokens are distinct (or NOTHING)."""
+
+    tokens: Tensor  # [B, W, C] int64
+    scores: Tensor  # [B, W, C] log probability given the parent; -inf for NOTHING
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Drafted nodes to look behind."""
+
+    tokens: Tensor  # [B, W]
+    depths: Tensor | int  # [B, W], or one number where all are the same
+    ancestors: Tensor | None  # [B, W, slots so far + W] over draft slots; None in a chain
+    slot: int  # the draft slot of the first of them; the root's is 0
+    chain: bool = False
+
+
+Rank = Callable[[Tensor, Tensor | int], Candidates]  # (logits [B, W, V], depths) -> Candidates
+
+
+class DraftState(Protocol):
+    """A token source at work on a batch of sequences."""
+
+    def start(self, texts: list[list[int]], rank: Rank) -> Candidates:
+        """Catch up with the committed texts and propose what follows them, [B, 1, C]."""
+
+    def expand(self, frontier: Frontier, rank: Rank) -> Candidates:
+        """Propose what follows each frontier node, [B, W, C]."""
+
+    def commit(self, row: int, length: int, path: list[int]) -> None:
+        """A cycle that began at text length `length` accepted these draft slots (-1: none held)."""
+
+    def replace(self, row: int, source: int) -> None:
+        """Row `source` takes the place of row `row`; the last row is dropped."""
+
+
+class Drafter(Protocol):
+    """A token source that serves a target's vocabulary."""
+
+    vocab_size: int
+    max_context: int
+
+    def open(self, batch: int, slots: int) -> DraftState:
+        """Start on `batch` sequences with room for `slots` tokens each."""
+
+
+def nothing(batch: int, width: int, count: int, device: torch.device) -> Candidates:
+    """No proposals at all."""
+    tokens = torch.full((batch, width, count), NOTHING, device=device)
+    return Candidates(tokens, torch.full((batch, width, count), -torch.inf, device=device))

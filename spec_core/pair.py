@@ -1,0 +1,98 @@
+"""A target, the drafter that serves it, and their tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spec_core import embedded
+from spec_core.drafters.base import Drafter
+from spec_core.drafters.lm import ModelDrafter
+from spec_core.models.base import Model, ModelError
+from spec_core.models.load import Backend, load_model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Pair:
+    """A target model and its draft source; both speak the same vocabulary."""
+
+    target: Model
+    drafter: Drafter | None
+    tokenizer: Any = None
+    eos: frozenset[int] = frozenset()
+    name: str = "pair"
+
+    def __post_init__(self) -> None:
+        if self.drafter is not None and self.drafter.vocab_size != self.target.vocab_size:
+            raise ModelError(
+                f"vocabularies differ: the target has {self.target.vocab_size} tokens, the draft "
+                f"{self.drafter.vocab_size}; a pair needs one tokenizer"
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self.tokenizer.encode(text, add_special_tokens=True)
+
+    def decode(self, tokens: list[int]) -> str:
+        """The text of token ids; special tokens are not shown."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def load_pair(
+    target: str | Path | None = None, draft: str | Path | None = None, device: str = "cpu",
+    dtype: str | None = None, backend: Backend = "auto", trust_remote_code: bool = False,
+) -> Pair:  # fmt: skip
+    """Load a pair from folders or hub ids; with no target, the embedded pair.
+
+    A target without a draft decodes plainly. dtype: float32 on the CPU, bfloat16 on a GPU.
+    """
+    if target is None:
+        if draft is not None:
+            raise ModelError("a draft was given without its target")
+        target, draft = embedded.target_path(), embedded.draft_path()
+    where = _device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    kind = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else torch.bfloat16
+    model = load_model(target, kind, where, backend, trust_remote_code)
+    drafter = None
+    if draft is not None:
+        drafter = ModelDrafter(load_model(draft, kind, where, backend, trust_remote_code))
+    tokenizer = _tokenizer(target, trust_remote_code)
+    return Pair(model, drafter, tokenizer, _eos(model, tokenizer), Path(str(target)).name)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"unknown device {name!r}; try cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("device cuda was asked for, but this torch sees no GPU")
+    return device
+
+
+def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    from spec_core.models.weights import folder
+
+    try:
+        return AutoTokenizer.from_pretrained(folder(source), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{source}: its tokenizer cannot be loaded: {reason}") from None
+
+
+def _eos(model: Model, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a text, from the model's configs and the tokenizer."""
+    found: set[int] = set()
+    for holder in (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer):
+        ids = getattr(holder, "eos_token_id", None)
+        found |= {ids} if isinstance(ids, int) else set(ids or ())
+    return frozenset(found)

@@ -1,0 +1,248 @@
+"""A batch of sequences at work, and the cycle: plan, draft, verify, accept. Written once, here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from spec_core.clock import Seconds, now
+from spec_core.drafters.base import DraftState
+from spec_core.drafters.lm import causal, prefill
+from spec_core.drafting import Stop, draft
+from spec_core.growth import grow
+from spec_core.models.base import View
+from spec_core.plan import Plan
+from spec_core.policy import Policy
+from spec_core.sampling import Sampling
+from spec_core.sequence import Ending, Sequence
+from spec_core.tree import Tree
+from spec_core.verifiers.base import Verifier, chance
+
+if TYPE_CHECKING:
+    from spec_core.pair import Pair
+
+
+DRAFT_ROOM = 512  # nodes that one cycle may expand
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy may know before it plans; one entry per sequence still at work."""
+
+    rows: list[int]  # which request each entry is
+    lengths: list[int]  # tokens of the text so far, the prompt included
+    remaining: list[int]  # tokens that may still come
+    temperature: float
+    last: Outcome | None  # the cycle before; its entries are those of its own `rows`
+
+    @property
+    def batch(self) -> int:
+        """Sequences at work."""
+        return len(self.rows)
+
+
+@dataclass
+class Outcome:
+    """What a cycle produced, one entry per sequence that was at work in it."""
+
+    rows: list[int]
+    plans: list[Plan]  # as they were run: shrunk where they did not fit
+    tokens: list[list[int]]  # committed: the accepted, the bonus; cut where the sequence ended
+    accepted: list[int]
+    drafted: list[int]  # nodes verified, the root not counted
+    tree: Tree
+    path: list[list[int]]  # accepted nodes
+    seconds: Seconds = field(default_factory=Seconds)
+
+
+class Broken(RuntimeError):
+    """The target gave no usable logits; the tokens so far are kept."""
+
+
+class Session:
+    """Sequences of one pair, advanced cycle by cycle; finished ones leave the batch."""
+
+    def __init__(
+        self, pair: Pair, sequences: list[Sequence], sampling: Sampling, verifier: Verifier,
+        max_nodes: int = 64,
+    ) -> None:  # fmt: skip
+        assert sequences, "a session needs at least one sequence"
+        assert all(s.tokens for s in sequences), "a sequence needs at least one token"
+        self.pair, self.target, self.verifier = pair, pair.target, verifier
+        self.sequences, self.rows, self.max_nodes = sequences, list(range(len(sequences))), max_nodes
+        longest = max(s.limit for s in sequences)
+        slots = longest + max_nodes + 8
+        self.store = self.cache = self.target.new_cache(len(sequences), slots)
+        self.drafting: DraftState | None = None
+        if pair.drafter is not None:
+            self.drafting = pair.drafter.open(len(sequences), longest + DRAFT_ROOM)
+        self.chance = chance(sampling, self.target.vocab_size, self.target.device)
+        self.seconds, self.cycles = Seconds(), 0
+        self.last: Outcome | None = None
+        start = now()
+        for row, sequence in enumerate(sequences):
+            prefill(self.target, self.cache, row, sequence.tokens[:-1], 0)
+        self.prefill_seconds = now() - start
+        self._drop_finished()
+
+    @property
+    def done(self) -> bool:
+        """Whether every sequence has ended."""
+        return not self.rows
+
+    @property
+    def active(self) -> list[Sequence]:
+        """The sequences still at work, in row order."""
+        return [self.sequences[row] for row in self.rows]
+
+    def observe(self) -> Observation:
+        """What policies may know now."""
+        active = self.active
+        return Observation(
+            rows=list(self.rows),
+            lengths=[len(s.tokens) for s in active],
+            remaining=[s.remaining for s in active],
+            temperature=self.chance.sampling.temperature,
+            last=self.last,
+        )
+
+    def fit(self, plans: list[Plan]) -> tuple[Plan, ...]:
+        """Plans shrunk to what each sequence can still use; the text does not depend on it."""
+        assert len(plans) == len(self.rows), f"{len(plans)} plans for {len(self.rows)} sequences"
+        reach = self.pair.drafter.max_context if self.pair.drafter is not None else 0
+        return tuple(
+            plan.within(min(s.remaining - 1, reach - len(s.tokens)), self.max_nodes)
+            for plan, s in zip(plans, self.active, strict=True)
+        )
+
+    def draft(self, plans: list[Plan], stop: Stop | None = None) -> Tree:
+        """Grow one tree per sequence."""
+        active = self.active
+        self.plans = self.fit(plans)
+        self.chance.seeds = [s.seed for s in active]
+        self.chance.lengths = [len(s.tokens) for s in active]
+        roots = torch.tensor([s.tokens[-1:] for s in active], device=self.target.device)
+        depth = max(plan.depth for plan in self.plans)
+        if depth == 0 or max(plan.budget for plan in self.plans) == 1:
+            return Tree.roots(roots)
+        assert self.drafting is not None
+        growth = grow(self.plans, self.verifier.sampled and not self.greedy, self.target.device)
+        expanded = sum(level.width for level in growth.levels)
+        if expanded > DRAFT_ROOM:
+            raise ValueError(f"the plan expands {expanded} nodes, {DRAFT_ROOM} are the most per cycle")
+        rank = self.verifier.ranker(self.chance, depth)
+        tree = draft(self.drafting, [s.tokens for s in active], growth, rank, roots, stop)
+        if tree.chain or tree.tokens.device.type != "cpu":
+            return tree
+        return tree.first(max(tree.counts))  # on the CPU a host read is free, padding is not
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the text is the argmax at every step."""
+        return self.chance.sampling.greedy
+
+    def score(self, tree: Tree) -> torch.Tensor:
+        """The target's logits [B, N, V] on the trees: one forward."""
+        lengths, device = self.chance.lengths, self.target.device
+        base = torch.tensor(lengths, device=device)[:, None] - 1
+        slots = base + torch.arange(tree.nodes, device=device)
+        positions = base + tree.depths
+        ancestors = tree.ancestors if tree.nodes > 1 else causal(1, device)
+        full = len(lengths) == 1 and tree.nodes == 1
+        view = View(base[:, 0], ancestors, span=max(lengths) - 1 + tree.nodes, full=full)
+        tokens = tree.tokens if tree.chain else tree.tokens.clamp(min=0)
+        return self.target.forward(tokens, positions, slots, view, self.cache, keep=tree.nodes)
+
+    def verify(self, tree: Tree) -> Outcome:
+        """One target forward, accept, keep the accepted path's KV, end what has ended."""
+        start = now()
+        verdict = self.verifier.accept(self.score(tree), tree, self.chance)
+        verified = now()
+        counts, rows = tree.counts, list(self.rows)
+        expanded = tree.expanded.tolist() if self._held(tree) else None
+        tokens = []
+        for row, sequence in enumerate(self.active):
+            if not verdict.finite[row]:
+                sequence.ending = Ending.BROKEN
+                tokens.append([])
+                continue
+            path = verdict.path[row]
+            self._keep(row, len(sequence.tokens), path, expanded[row] if expanded else None)
+            tokens.append(sequence.extend(verdict.tokens[row]))
+        self._drop_finished()
+        self.cycles += 1
+        outcome = Outcome(
+            rows, list(self.plans), tokens, verdict.accepted, [n - 1 for n in counts], tree,
+            verdict.path, Seconds(verify=verified - start, commit=now() - verified),
+        )  # fmt: skip
+        broken = [row for row, finite in zip(rows, verdict.finite, strict=True) if not finite]
+        if broken:
+            raise Broken(
+                f"the target's logits are not finite at step {self.cycles} (sequence {broken[0]}, token "
+                f"{len(self.sequences[broken[0]].tokens) + 1}); the tokens so far are kept"
+            )
+        return outcome
+
+    def _held(self, tree: Tree) -> bool:
+        return self.drafting is not None and tree.nodes > 1
+
+    def _keep(self, row: int, length: int, path: list[int], expanded: list[int] | None) -> None:
+        """Move the accepted nodes' KV behind the text, in the target's cache and the drafter's."""
+        if path != list(range(1, len(path) + 1)):
+            device, root = self.target.device, length - 1
+            source = torch.tensor(path, device=device) + root
+            target = torch.arange(root + 1, root + 1 + len(path), device=device)
+            self.cache.move(row, source, target)
+        if expanded is not None and self.drafting is not None:
+            self.drafting.commit(row, length, [expanded[node] for node in path])
+
+    def _drop_finished(self) -> None:
+        """Ended sequences leave; the last one takes the place of each."""
+        for row in reversed(range(len(self.rows))):
+            if self.sequences[self.rows[row]].ending is None:
+                continue
+            last = len(self.rows) - 1
+            if row != last:
+                length = len(self.sequences[self.rows[last]].tokens)
+                self.cache.copy_row(last, row, length)
+                self.rows[row] = self.rows[last]
+            if self.drafting is not None:
+                self.drafting.replace(row, last)
+            self.rows.pop()
+        if self.rows:
+            self.cache = self.store.rows(0, len(self.rows))
+
+
+def cycle(session: Session, policy: Policy) -> Outcome:
+    """One round of everybody: plan, draft, verify, learn. The only place where it is written."""
+    start = now()
+    plans = policy.plan(session.observe())
+    planned = now()
+    stop = _Timed(policy.stop) if policy.levels else None
+    tree = session.draft(plans, stop)
+    drafted = now()
+    outcome = session.verify(tree)
+    stopping = stop.seconds if stop else 0.0
+    outcome.seconds.draft = drafted - planned - stopping
+    learn = now()
+    policy.update(outcome)
+    outcome.seconds.decide = planned - start + stopping + now() - learn
+    session.last = outcome
+    for name, value in vars(outcome.seconds).items():
+        setattr(session.seconds, name, getattr(session.seconds, name) + value)
+    return outcome
+
+
+class _Timed:
+    """A policy's stop rule with its seconds counted."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop, self.seconds = stop, 0.0
+
+    def __call__(self, level) -> torch.Tensor:
+        start = now()
+        mask = self.stop(level)
+        self.seconds += now() - start
+        return mask

@@ -1,0 +1,72 @@
+"""The drafted tokens of a batch: everything else about a tree is derived from `parents`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NOTHING = -1  # the token of a padding node: no target ever picks it
+
+
+def ancestors_of(parents: Tensor, depth: int) -> Tensor:
+    """[B, N, N]: whether j is i or stands on the path from the root to i; depth bounds the tree's."""
+    nodes = parents.shape[1]
+    seen = torch.eye(nodes, dtype=torch.bool, device=parents.device).expand(len(parents), -1, -1)
+    jump, reach = parents, 1
+    while reach <= depth:  # pointer doubling: after k rounds every path of 2^k steps is known
+        index = jump[:, :, None].expand(-1, -1, nodes)
+        seen = seen | seen.gather(1, index)
+        jump, reach = jump.gather(1, jump), 2 * reach
+    return seen
+
+
+@dataclass
+class Tree:
+    """Node 0 is the last committed token; parents precede children; siblings carry different tokens."""
+
+    tokens: Tensor  # [B, N] int64; NOTHING where a sequence has fewer nodes
+    parents: Tensor  # [B, N] int64; the root is its own parent
+    depths: Tensor  # [B, N] int64
+    scores: Tensor  # [B, N] log path probability under the draft; -inf where there is no node
+    expanded: Tensor  # [B, N] int64: the draft's slot for the node after the root's, or -1
+    depth: int  # bound on depths
+    chain: bool = False  # every node hangs under the one before, in every sequence
+    drafts: Tensor | None = None  # [B, E, V] draft distributions by slot, where tokens were drawn
+
+    def __post_init__(self) -> None:
+        assert self.tokens.shape == self.parents.shape == self.depths.shape == self.scores.shape
+        assert self.depth < max(2, self.tokens.shape[1])
+
+    @property
+    def nodes(self) -> int:
+        """Nodes per sequence, the root and padding included."""
+        return self.tokens.shape[1]
+
+    @property
+    def counts(self) -> list[int]:
+        """Nodes of each sequence, the root included, padding not."""
+        if self.chain:
+            return [self.nodes] * len(self.tokens)
+        return (self.tokens != NOTHING).sum(1).tolist()
+
+    @property
+    def ancestors(self) -> Tensor:
+        """[B or 1, N, N] bool: the attention mask within the tree."""
+        if self.chain:
+            ones = torch.ones(1, self.nodes, self.nodes, dtype=torch.bool, device=self.tokens.device)
+            return ones.tril()
+        return ancestors_of(self.parents, self.depth)
+
+    @classmethod
+    def roots(cls, tokens: Tensor) -> Tree:
+        """Trees of one node each: the plain autoregressive step. tokens: [B, 1]."""
+        zero = torch.zeros_like(tokens)
+        return cls(tokens, zero, zero, zero.float(), zero - 1, depth=0, chain=True)
+
+    def first(self, nodes: int) -> Tree:
+        """The same trees padded to fewer nodes; nothing but padding may be cut."""
+        names = ("tokens", "parents", "depths", "scores", "expanded")
+        parts = {name: getattr(self, name)[:, :nodes] for name in names}
+        return Tree(**parts, depth=min(self.depth, max(1, nodes - 1)), drafts=self.drafts)

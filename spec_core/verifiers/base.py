@@ -1,0 +1,60 @@
+"""What a verifier does: logits of the target on drafted trees become accepted paths and a bonus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spec_core.drafting import Drawer, Ranker
+from spec_core.noise import TARGET, NoiseWindow
+from spec_core.sampling import Sampling
+from spec_core.tree import Tree
+
+
+@dataclass
+class Chance:
+    """The randomness of a batch in one cycle: seeds and text lengths, and noise derived from them."""
+
+    sampling: Sampling
+    seeds: list[int]
+    lengths: list[int]
+    window: NoiseWindow
+    device: torch.device
+
+    def target(self, count: int) -> Tensor:
+        """The target's noise [B, count, V] for the next `count` tokens."""
+        return self.window.at(self.seeds, self.lengths, count, self.device)
+
+    def column(self, values: list[int]) -> Tensor:
+        """[B, 1] int64 on the device."""
+        return torch.tensor(values, device=self.device)[:, None]
+
+
+def chance(sampling: Sampling, vocab: int, device: torch.device) -> Chance:
+    """Randomness for a new session."""
+    return Chance(sampling, [], [], NoiseWindow(vocab, TARGET), device)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was accepted: host numbers, read in one go."""
+
+    accepted: list[int]  # drafted tokens accepted, per sequence
+    tokens: list[list[int]]  # the accepted tokens and the bonus
+    path: list[list[int]]  # tree nodes accepted, the root not included
+    finite: list[bool]  # False where the target's logits held a NaN or an infinity
+
+
+class Verifier(Protocol):
+    """Draws the text; drafting asks it how candidates are to be ranked or drawn."""
+
+    sampled: bool  # candidates are draws: none may be dropped after it was drawn
+
+    def ranker(self, chance: Chance, depth: int) -> Ranker | Drawer:
+        """How this cycle's candidates are ordered."""
+
+    def accept(self, logits: Tensor, tree: Tree, chance: Chance) -> Verdict:
+        """Walk the trees; logits: [B, N, V] of the target."""
