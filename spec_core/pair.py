@@ -71,9 +71,13 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ModelError(f"unknown device {name!r}; try cpu or cuda") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"unknown device {name!r}; try cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("device cuda was asked for, but this torch sees no GPU")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"{name}: this torch sees {torch.cuda.device_count()} GPUs")
     return device
 
 
@@ -83,7 +87,9 @@ def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
     from spec_core.models.weights import folder
 
     try:
-        return AutoTokenizer.from_pretrained(folder(source), trust_remote_code=trust_remote_code)
+        found = AutoTokenizer.from_pretrained(folder(source), trust_remote_code=trust_remote_code)
+        found.clean_up_tokenization_spaces = False  # it rewrites text that is already streamed
+        return found
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{source}: its tokenizer cannot be loaded: {reason}") from None

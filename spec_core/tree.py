@@ -69,4 +69,4 @@ class Tree:
         """The same trees padded to fewer nodes; nothing but padding may be cut."""
         names = ("tokens", "parents", "depths", "scores", "expanded")
         parts = {name: getattr(self, name)[:, :nodes] for name in names}
-        return Tree(**parts, depth=min(self.depth, max(1, nodes - 1)), drafts=self.drafts)
+        return Tree(**parts, depth=min(self.depth, nodes - 1), drafts=self.drafts)

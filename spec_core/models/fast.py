@@ -118,7 +118,11 @@ class _Reader:
             ]
             bias = torch.cat(parts)
         matrix = torch.cat(matrices)
-        return Linear(matrix if norm is None else matrix * norm, bias)
+        return Linear(matrix if norm is None else self.folded(matrix, norm), bias)
+
+    def folded(self, matrix: Tensor, norm: Tensor) -> Tensor:
+        """The matrix behind a norm that divides by |x| alone: weight and sqrt(width) moved here."""
+        return matrix * (norm * self.shape.hidden**0.5)
 
     def _rotary(self, name: str, tensor: Tensor) -> Tensor:
         """Rows of query and key projections, rotary pairs side by side."""
@@ -175,8 +179,9 @@ class FastModel:
         head = self.embedding
         if not config.tie_word_embeddings:
             head = weights.take("lm_head.weight", s.vocab, s.hidden)
-        self.head = Linear(head * norm if reader.fold else head, None)
+        self.head = Linear(reader.folded(head, norm) if reader.fold else head, None)
         self.norm = None if reader.fold else norm
+        self.floor = torch.tensor((s.eps * s.hidden) ** 0.5, device=self.device)
 
     @classmethod
     def load(cls, path: Path, config, dtype: torch.dtype, device: torch.device) -> FastModel:
@@ -211,6 +216,9 @@ class FastModel:
         return self.head(self._normal(x, self.norm)).view(batch, min(keep, queries), -1)
 
     def _normal(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        if weight is None:  # folded: |x| / sqrt(width) is the root mean square
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return x / torch.hypot(length, self.floor)
         return F.rms_norm(x, (x.shape[-1],), weight, self.shape.eps)
 
     def _masks(self, positions: Tensor, flat: Tensor, view: View, cache: SlotCache) -> dict:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache as LayeredCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -73,7 +74,7 @@ class _SlotLayer(DynamicLayer):
         super().__init__()
         self.keys, self.values, self.step, self.is_initialized = keys, values, step, True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any):
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         for kept, new in ((self.keys, key_states), (self.values, value_states)):
             kept.scatter_(2, self.step.slots[:, None, :, None].expand_as(new), new.to(kept.dtype))
         return self.keys[:, :, : self.step.span], self.values[:, :, : self.step.span]
@@ -83,26 +84,26 @@ class _SlotLayer(DynamicLayer):
 
 
 def _tree_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _: Any, **options: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _: Any, **options: Any
 ) -> tuple[Tensor, None]:
     """transformers' attention function: query [B, H, Q, D] -> output [B, Q, H, D]."""
     _check_layer(module, options)
-    step, softcap, sinks = (options.get(name) for name in ("tree_step", "softcap", "s_aux"))
+    softcap, sinks = options.get("softcap"), options.get("s_aux")
     (batch, heads, queries, width), key_heads = query.shape, key.shape[1]
     groups = heads // key_heads
     query = query.reshape(batch, key_heads, groups * queries, width)
-    mask, scale = step.mask(options.get("sliding_window"), groups), options.get("scaling")
+    mask = options["tree_step"].mask(options.get("sliding_window"), groups)
+    scale = options.get("scaling") or width**-0.5
     if softcap is None and sinks is None:
         out = functional.scaled_dot_product_attention(query, key, value, mask, scale=scale)
     else:
-        query = query * (width**-0.5 if scale is None else scale)
-        out = _spelled_out(query, key, value, mask, softcap, sinks)
+        out = _spelled_out(query * scale, key, value, mask, softcap, sinks)
     return out.reshape(batch, heads, queries, -1).transpose(1, 2).contiguous(), None
 
 
-def _check_layer(module: nn.Module, options: dict[str, Any]) -> None:
+def _check_layer(module: Any, options: dict[str, Any]) -> None:
     """Refuse a layer that keeps to itself what its attention needs."""
-    types = getattr(getattr(module, "config", None), "layer_types", None)
+    types: Any = getattr(getattr(module, "config", None), "layer_types", None)
     slides = bool(types) and types[module.layer_idx] == "sliding_attention"
     sinks = getattr(module, "sinks", None) is not None
     needed = {"tree_step": True, "sliding_window": slides, "s_aux": sinks}
@@ -111,7 +112,9 @@ def _check_layer(module: nn.Module, options: dict[str, Any]) -> None:
         raise ModelError(f"its layers do not pass on {lost}" if lost else "it biases positions")
 
 
-def _spelled_out(query, key, value, mask, softcap, sinks) -> Tensor:
+def _spelled_out(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, softcap: Any, sinks: Any
+) -> Tensor:
     """Attention with what the fused kernel lacks."""
     scores = query @ key.transpose(2, 3)
     scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
@@ -129,15 +132,14 @@ AttentionInterface.register(ATTENTION, _tree_attention)
 class HFModel:
     """A loaded transformers model as `Model`; the module itself stays as its owner left it."""
 
-    def __init__(self, module: nn.Module, check: bool = True):
+    def __init__(self, module: PreTrainedModel, check: bool = True):
         """Refuses what cannot score trees; `check=False` skips the probe, not the rest."""
         self.module, self.name = module, type(module).__name__
         _refuse_by_config(module, self.name)
         self.device, self.dtype = module.device, module.dtype
         self.max_context = _max_context(module.config.get_text_config())
-        configs = {
-            id(part.config): part.config for part in module.modules() if hasattr(part, "config")
-        }
+        owners = [part for part in module.modules() if hasattr(part, "config")]
+        configs = {id(owner.config): owner.config for owner in owners}
         self._configs = [x for x in configs.values() if hasattr(x, "_attn_implementation_internal")]
         self._cuts = "logits_to_keep" in inspect.signature(module.forward).parameters
         self._kinds, self.vocab_size = self._trace()
@@ -163,10 +165,10 @@ class HFModel:
         step = _Step(slots, positions, view, cache)
         kept = [cache.buffers[buffer][index] for buffer, index in cache.places]
         layers = [_SlotLayer(*pair, step) for pair in zip(kept[::2], kept[1::2], strict=True)]
-        extra = {"logits_to_keep": max(keep, 1)} if self._cuts else {}  # 0 would mean all
         # The 4-D mask keeps models from building, or warning about, one of their own.
-        extra |= {"position_ids": positions, "attention_mask": step.mask(None, 1)}
+        extra: dict[str, Any] = {"position_ids": positions, "attention_mask": step.mask(None, 1)}
         extra |= {"past_key_values": LayeredCache(layers), "tree_step": step}
+        extra |= {"logits_to_keep": max(keep, 1)} if self._cuts else {}  # 0 would mean all
         logits = self._run(ATTENTION, tokens, extra).logits
         return logits[:, logits.shape[1] - keep :]
 
@@ -203,7 +205,10 @@ class HFModel:
 
 
 def load_hf(
-    path: str, device: torch.device | str, dtype: torch.dtype, trust_remote_code: bool = False
+    path: str | Path,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
 ) -> HFModel:
     """Load safetensors weights from a folder or the hub and probe the model; never unpickles."""
     options = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
@@ -263,7 +268,7 @@ def _tree_logits(model: HFModel, tokens: Tensor, prefix: Tensor, ancestors: Tens
     return model.forward(tokens[:, longest:], positions, after, view, cache, nodes).float()
 
 
-def _refuse_by_config(module: nn.Module, name: str) -> None:
+def _refuse_by_config(module: PreTrainedModel, name: str) -> None:
     """Refuse what is known not to score trees without running it."""
     config = module.config.get_text_config()
     odd = sorted({*(getattr(config, "layer_types", None) or ())} - LAYER_TYPES)
