@@ -1,10 +1,25 @@
 """The core decoder of DraftGym. Knows nothing of environments, learners, Hydra or W&B."""
 
-from spec_core.decoder import Generation, SpeculativeDecoder, Stats
-from spec_core.pair import Pair, load_pair
-from spec_core.plan import AUTOREGRESSIVE, Plan, Template
-from spec_core.policy import Fixed, Policy, autoregressive, load_policy
-from spec_core.session import Observation, Outcome, Session, cycle
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spec_core.decoder import Generation, SpeculativeDecoder, Stats
+    from spec_core.pair import Pair, load_pair
+    from spec_core.plan import AUTOREGRESSIVE, Plan, Template
+    from spec_core.policy import Fixed, Policy, autoregressive, load_policy
+    from spec_core.session import Observation, Outcome, Session, cycle
+
+_HOMES = {
+    "decoder": ("Generation", "SpeculativeDecoder", "Stats"),
+    "pair": ("Pair", "load_pair"),
+    "plan": ("AUTOREGRESSIVE", "Plan", "Template"),
+    "policy": ("Fixed", "Policy", "autoregressive", "load_policy"),
+    "session": ("Observation", "Outcome", "Session", "cycle"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AUTOREGRESSIVE",
@@ -24,3 +39,10 @@ __all__ = [
     "load_pair",
     "load_policy",
 ]
+
+
+def __getattr__(name: str):
+    """Import a public name where it is first used: torch takes seconds, `--help` should not."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'spec_core' has no attribute {name!r}")
+    return getattr(import_module(f"spec_core.{_HOME[name]}"), name)

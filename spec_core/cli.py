@@ -1,10 +1,9 @@
-"""The command line: one prompt, streamed, measured against plain decoding; heavy imports come late."""
+"""The command line: one prompt, streamed, measured against plain decoding; imports torch late."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import warnings
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from spec_core.decoder import Generation, SpeculativeDecoder, Stats
+    from spec_core.decoder import Generation, SpeculativeDecoder
     from spec_core.policy import Policy
     from spec_core.render import TextStream
     from spec_core.session import Outcome
@@ -112,8 +111,6 @@ def main(arguments: Items[str] | None = None) -> int:
         return 1
     except (ValueError, OSError) as error:  # ModelError is a ValueError
         return _say(f"error: {error}", 2)
-    except MemoryError as error:
-        return _say(f"error: out of memory {error}", 1)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
@@ -150,7 +147,6 @@ def _run(options: argparse.Namespace) -> int:
     decoder = SpeculativeDecoder(pair, policy, max_nodes=max(64, options.budget or 0))
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
     how = {name: getattr(options, name) for name in names}
-    decoder.open([prompt], **how)  # refuses a bad prompt before anything is shown
     stream = TextStream(pair.decode, byte_tokens(pair.tokenizer))
     return _measure(options, decoder, prompt, how, Printer(stream, options.json))
 
@@ -214,7 +210,7 @@ def _measure(
 
     plain = None if options.no_baseline else SpeculativeDecoder(decoder.pair, autoregressive())
     short = how | {"max_new_tokens": min(WARM_UP, options.max_new_tokens)}
-    with suppress(Broken):  # it will be met again, and told then
+    with suppress(Broken):  # it will be met again, and told then; a bad prompt is refused here
         for each in filter(None, (decoder, plain)):
             each.generate(prompt, **short)
     try:
@@ -240,6 +236,8 @@ def _deliver(
     options: argparse.Namespace, printer: Printer, made: Generation, base: Generation | None
 ) -> None:
     """The JSON object, or the line of statistics and the trees; the file."""
+    from spec_core.render import report, show_trees, summary
+
     record = json.dumps(report(made, base), ensure_ascii=False)
     if options.output:
         content = record + "\n" if options.json else made.text[0]
@@ -247,50 +245,5 @@ def _deliver(
     if options.json:
         print(record)
     elif made.stats.cycles:
-        from spec_core.render import show_trees
-
         print("\n" + summary(made.stats, base.stats if base else None))
         show_trees(printer.outcomes, printer.stream.decode)
-
-
-def report(made: Generation, base: Generation | None) -> dict[str, Any]:
-    """What --json prints."""
-    stats, ending = made.stats, made.endings[0]
-    plain = base.stats.tokens_per_second if base else None
-    return {
-        "text": made.text[0],
-        "tokens": made.tokens[0],
-        "ending": ending.value if ending else None,
-        "stats": {
-            "new_tokens": len(made.tokens[0]),
-            "cycles": stats.cycles,
-            "drafted": stats.drafted,
-            "accepted": stats.accepted,
-            "seconds": stats.seconds,
-            "prefill_seconds": stats.prefill_seconds,
-            "tokens_per_second": stats.tokens_per_second,
-            "baseline_tokens_per_second": plain,
-            "speedup": stats.tokens_per_second / plain if plain else None,
-            "identical": base.tokens == made.tokens if base else None,
-            "tokens_per_cycle": stats.tokens_per_cycle,
-            "phases": phases(stats),
-        },
-    }
-
-
-def phases(stats: Stats) -> dict[str, float]:
-    """Shares of the decoding time."""
-    total = stats.phases.total or math.inf
-    names = {"draft": "draft", "verify": "verify", "policy": "decide", "commit": "commit"}
-    return {name: getattr(stats.phases, part) / total for name, part in names.items()}
-
-
-def summary(stats: Stats, plain: Stats | None) -> str:
-    """The line of statistics."""
-    parts = [f"{stats.new_tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
-    if plain and plain.seconds:
-        ratio = stats.tokens_per_second / plain.tokens_per_second
-        parts.append(f"{ratio:.2f}x plain decoding ({plain.tokens_per_second:.1f} tokens/s)")
-    parts.append(f"{stats.tokens_per_cycle:.2f} tokens/cycle")
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in phases(stats).items())
-    return " | ".join([*parts, shares])

@@ -63,27 +63,7 @@ class LevelView:
     depth: int
     scores: Tensor  # [B, candidates of this level] log path probabilities; -inf: none
     width: int
-    pool: list[Tensor] = field(default_factory=list)  # the scores of all levels so far, root first
-
-
-@dataclass
-class _Pool:
-    """All candidates so far, level by level; index 0 is the root."""
-
-    tokens: list[Tensor]
-    scores: list[Tensor]
-    parents: list[Tensor]  # pool index
-    slots: list[Tensor]  # the draft slot of the parent
-    depths: list[Tensor]
-    size: int = 1
-
-    def add(self, tokens: Tensor, scores: Tensor, parents: Tensor, slots: Tensor, depths) -> None:
-        self.tokens.append(tokens)
-        self.scores.append(scores)
-        self.parents.append(parents)
-        self.slots.append(slots)
-        self.depths.append(depths)
-        self.size += tokens.shape[1]
+    pool: list[Tensor] = field(default_factory=list)  # scores of all levels so far, the root first
 
 
 Stop = Callable[[LevelView], Tensor]
@@ -98,7 +78,8 @@ def draft(
     candidates = state.start(texts, rank)
     if growth.chain and stop is None:
         return _chain(state, candidates, growth, rank, roots)
-    return _Grower(state, growth, rank, roots).grow(candidates, stop)
+    grower = _Grower if growth.best is None else _BestFirst
+    return grower(state, growth, rank, roots).grow(candidates, stop)
 
 
 def _chain(
@@ -130,120 +111,158 @@ def _distributions(rank: Ranker | Drawer) -> Tensor | None:
 
 
 class _Grower:
-    """Level-by-level growth with selection."""
+    """Level-by-level growth with selection: the newest level's best are expanded next."""
 
     def __init__(
         self, state: DraftState, growth: Growth, rank: Ranker | Drawer, roots: Tensor
     ) -> None:
-        self.state, self.growth, self.rank, self.device = state, growth, rank, roots.device
-        self.batch = len(roots)
+        self.state, self.growth, self.rank = state, growth, rank
+        self.device, self.batch = roots.device, len(roots)
         zero = torch.zeros_like(roots)
-        self.pool = _Pool([roots], [zero.float()], [zero], [zero], [zero])
+        self.tokens, self.scores = [roots], [zero.float()]  # of all candidates, level by level
         self.expanded = [zero]  # pool indices of the expanded nodes, by draft slot
-        self.ancestors = torch.ones(self.batch, 1, 1, dtype=torch.bool, device=self.device)
+        self.reached = self.scores[0]  # [B, W] scores of the frontier
+        self.rows = torch.ones(self.batch, 1, 1, dtype=torch.bool, device=self.device)
+        self.size, self.slot = 1, 0  # candidates so far; the frontier's first draft slot
         self.stopped: Tensor | None = None
 
     def grow(self, candidates: Candidates, stop: Stop | None) -> Tree:
         """Run the rounds and keep the best nodes."""
-        frontier = self.expanded[0]  # pool indices [B, W]
         for depth, level in enumerate(self.growth.levels, start=1):
-            scores = self._record(candidates, level, frontier, depth)
-            if depth == len(self.growth.levels):
+            self._record(candidates, level)
+            if depth == len(self.growth.levels) or self._ended(stop, depth, level):
                 break
-            if stop is not None and self._stop(stop, depth, scores, level):
-                break
-            frontier, candidates = self._expand(level, self.growth.levels[depth], depth)
+            candidates = self._expand(level, self.growth.levels[depth], depth)
         return self._tree()
 
-    def _stop(self, stop: Stop, depth: int, scores: Tensor, level: Level) -> bool:
-        """Ask who stops here; True when all have."""
-        mask = stop(LevelView(depth, scores, level.width, self.pool.scores)).to(self.device).view(-1, 1)
-        self.stopped = mask if self.stopped is None else self.stopped | mask
-        return bool(self.stopped.all())
-
-    def _record(self, found: Candidates, level: Level, frontier: Tensor, depth: int) -> Tensor:
+    def _record(self, found: Candidates, level: Level) -> None:
         """Put a level's candidates into the pool; those that may not be are nobody's."""
-        pool, children = self.pool, found.tokens.shape[2]
-        parent_scores = torch.cat(pool.scores, 1).gather(1, frontier)
-        log_probability = found.scores
-        scores = (log_probability + parent_scores[:, :, None]).flatten(1)
+        scores = (found.scores + self.reached[:, :, None]).flatten(1)
         if level.allowed is not None:
             scores = scores.masked_fill(~level.allowed, -torch.inf)
         if self.growth.thresholds is not None:
-            value = scores if isinstance(self.rank, Ranker) else _reach(found, parent_scores)
+            value = scores if isinstance(self.rank, Ranker) else _reach(found, self.reached)
             scores = scores.masked_fill(value < self.growth.thresholds, -torch.inf)
         if self.stopped is not None:
             scores = scores.masked_fill(self.stopped, -torch.inf)
-        slot = sum(e.shape[1] for e in self.expanded) - frontier.shape[1]
-        slots = torch.arange(slot, slot + frontier.shape[1], device=self.device)
-        depths = torch.cat(pool.depths, 1).gather(1, frontier) + 1
-        pool.add(
-            found.tokens.flatten(1),
-            scores,
-            frontier.repeat_interleave(children, 1),
-            slots.repeat_interleave(children).expand(self.batch, -1),
-            depths.repeat_interleave(children, 1),
-        )
-        return scores
+        self.size += scores.shape[1]
+        self.tokens.append(found.tokens.flatten(1))
+        self.scores.append(scores)
+
+    def _ended(self, stop: Stop | None, depth: int, level: Level) -> bool:
+        """Whether nobody drafts on: all were stopped, or (where a host read is free) all are out."""
+        if stop is not None:
+            view = LevelView(depth, self.scores[-1], level.width, self.scores)
+            mask = stop(view).to(self.device).view(-1, 1)
+            self.stopped = mask if self.stopped is None else self.stopped | mask
+            if bool(self.stopped.all()):
+                return True
+        if self.growth.thresholds is None or self.device.type != "cpu":
+            return False
+        return not bool(self.scores[-1].isfinite().any())
 
     def _choose(self, level: Level, width: int) -> Tensor:
-        """Pool indices [B, width] of the nodes to expand next."""
-        start = self.pool.size - self.pool.tokens[-1].shape[1]
-        newest = self.pool.scores[-1]
-        index = newest.topk(min(width, newest.shape[1]), 1).indices + start
-        if index.shape[1] < width:  # best-first rounds may be wider than the newest level
-            index = torch.cat((index, index[:, :1].expand(-1, width - index.shape[1])), 1)
-        if level.chosen is not None:
-            index = torch.where(level.chosen >= 0, level.chosen + start, index)
-        if self.growth.best is not None:
-            scores = torch.cat(self.pool.scores, 1)
-            scores = scores.scatter(1, torch.cat(self.expanded, 1), -torch.inf)
-            index = torch.where(self.growth.best[:, None], scores.topk(width, 1).indices, index)
-        return index
+        """The newest candidates [B, width] to expand next, counted within their level."""
+        index = self.scores[-1].topk(width, 1).indices
+        return index if level.chosen is None else torch.where(level.chosen >= 0, level.chosen, index)
 
-    def _expand(self, level: Level, following: Level, depth: int) -> tuple[Tensor, Candidates]:
-        pool, width = self.pool, following.width
-        index = self._choose(level, width)
-        slot = self.ancestors.shape[1]
-        parent = torch.cat(pool.slots, 1).gather(1, index)  # [B, W] draft slots
-        rows = self.ancestors.gather(1, parent[:, :, None].expand(-1, -1, slot))
-        own = torch.eye(width, dtype=torch.bool, device=self.device).expand(self.batch, -1, -1)
-        rows = torch.cat((rows, own), 2)
-        padding = self.ancestors.new_zeros(self.batch, slot, width)
-        self.ancestors = torch.cat((torch.cat((self.ancestors, padding), 2), rows), 1)
-        self.expanded.append(index)
-        depths = depth if self.growth.best is None else torch.cat(pool.depths, 1).gather(1, index)
-        tokens = torch.cat(pool.tokens, 1).gather(1, index)
+    def _expand(self, level: Level, following: Level, depth: int) -> Candidates:
+        newest, width = self.scores[-1], following.width
+        index = self._choose(level, min(width, newest.shape[1]))
+        self.reached = newest.gather(1, index)
+        tokens = self.tokens[-1].gather(1, index)
+        rows = _take_rows(self.rows, index // level.children)  # the parents'
+        self.rows = _with_selves(rows, width)
+        self.slot += level.width
+        self.expanded.append(index + (self.size - newest.shape[1]))
         self.rank.count = following.children
-        return index, self.state.expand(Frontier(tokens, depths, rows, slot), self.rank)
+        return self.state.expand(Frontier(tokens, depth, self.rows, self.slot), self.rank)
 
     def _tree(self) -> Tree:
         """The best nodes within budget, parents first; drawn nodes keep the order of their draws."""
-        pool, growth = self.pool, self.growth
-        tokens, scores = torch.cat(pool.tokens, 1), torch.cat(pool.scores, 1)
-        nodes = min(growth.nodes, pool.size)
+        tokens, scores = torch.cat(self.tokens, 1), torch.cat(self.scores, 1)
+        nodes = min(self.growth.nodes, self.size)
         key = scores if isinstance(self.rank, Ranker) else scores.isfinite().float()
-        order = key.sort(dim=1, descending=True, stable=True).indices  # [B, pool]
-        rank = torch.empty_like(order)
-        rank.scatter_(1, order, torch.arange(pool.size, device=self.device).expand_as(order))
-        order = order[:, :nodes]
+        whole = key.sort(dim=1, descending=True, stable=True).indices  # [B, pool]
+        order, index = whole[:, :nodes], torch.arange(self.size, device=self.device)
+        held = torch.cat(self.expanded, 1)  # [B, E] pool indices
+        place = torch.empty_like(whole).scatter_(1, whole, index.expand_as(whole))
+        slots = self.growth.slots.expand(self.batch, -1).gather(1, order)
+        parents = place.gather(1, held.gather(1, slots))
+        expanded = torch.full_like(whole, -1)
+        expanded.scatter_(1, held, index[: held.shape[1]].expand_as(held))
+        expanded[:, 0] = 0  # the root, which also stands for padding
         scores = scores.gather(1, order)
-        budgets = torch.tensor(growth.budgets, device=self.device)[:, None]
-        alive = scores.isfinite() & (torch.arange(nodes, device=self.device) < budgets)
-        parents = rank.gather(1, torch.cat(pool.parents, 1).gather(1, order))
-        expanded = torch.full((self.batch, pool.size), -1, device=self.device)
-        held = torch.cat(self.expanded, 1)
-        expanded.scatter_(1, held, torch.arange(held.shape[1], device=self.device).expand_as(held))
-        depths = torch.cat(pool.depths, 1).gather(1, order)
+        dead = ~scores.isfinite() | (index[:nodes] >= self.growth.budget)
+        parents = parents.masked_fill(dead, 0)
         return Tree(
-            tokens=tokens.gather(1, order).masked_fill(~alive, NOTHING),
-            parents=parents.masked_fill(~alive, 0),
-            depths=depths.masked_fill(~alive, 0),
-            scores=scores.masked_fill(~alive, -torch.inf),
-            expanded=expanded.gather(1, order).masked_fill(~alive, -1),
-            depth=min(len(growth.levels), nodes - 1),
+            tokens=tokens.gather(1, order).masked_fill(dead, NOTHING),
+            parents=parents,
+            depths=_depths(parents, min(len(self.growth.levels), nodes - 1)),
+            scores=scores.masked_fill(dead, -torch.inf),
+            expanded=expanded.gather(1, order).masked_fill(dead, -1),
+            depth=min(len(self.growth.levels), nodes - 1),
             drafts=_distributions(self.rank),
         )
+
+
+class _BestFirst(_Grower):
+    """Where some sequence expands its best unexpanded nodes anywhere, not only the newest level's."""
+
+    def __init__(
+        self, state: DraftState, growth: Growth, rank: Ranker | Drawer, roots: Tensor
+    ) -> None:
+        super().__init__(state, growth, rank, roots)
+        self.depths = torch.zeros_like(roots)  # of the expanded, by draft slot
+        self.all_rows = self.rows  # [B, E, E] what each expanded node sees
+
+    def _expand(self, level: Level, following: Level, depth: int) -> Candidates:
+        assert self.growth.best is not None
+        width, newest = following.width, self.scores[-1]
+        start = self.size - newest.shape[1]
+        near = self._choose(level, min(width, newest.shape[1])) + start
+        if near.shape[1] < width:  # best-first rounds may be wider than the newest level
+            near = torch.cat((near, near[:, :1].expand(-1, width - near.shape[1])), 1)
+        scores = torch.cat(self.scores, 1)
+        open_scores = scores.scatter(1, torch.cat(self.expanded, 1), -torch.inf)
+        best, mine = open_scores.topk(width, 1), self.growth.best[:, None]
+        index = torch.where(mine, best.indices, near)
+        served = ~mine | best.values.isfinite()  # the rest is padding, or expanded before
+        if following.allowed is not None:
+            served = served & following.allowed.unflatten(1, (width, -1)).any(2)
+        self.reached = scores.gather(1, index).masked_fill(~served, -torch.inf)
+        parents = self.growth.slots[:, : self.size].expand(self.batch, -1).gather(1, index)
+        self.rows = _with_selves(_take_rows(self.all_rows, parents), width)
+        padding = self.all_rows.new_zeros(self.batch, self.all_rows.shape[1], width)
+        self.all_rows = torch.cat((torch.cat((self.all_rows, padding), 2), self.rows), 1)
+        depths = self.depths.gather(1, parents) + 1
+        self.depths = torch.cat((self.depths, depths), 1)
+        self.slot += level.width
+        self.expanded.append(index.masked_fill(~served, 0))  # padding must not close a node
+        tokens = torch.cat(self.tokens, 1).gather(1, index)
+        self.rank.count = following.children
+        return self.state.expand(Frontier(tokens, depths, self.rows, self.slot), self.rank)
+
+
+def _take_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """rows [B, W, S] at index [B, N]."""
+    return rows.gather(1, index[:, :, None].expand(-1, -1, rows.shape[2]))
+
+
+def _with_selves(rows: Tensor, width: int) -> Tensor:
+    """What parents saw, [B, W, S], and each node itself behind it: [B, W, S + W]."""
+    own = torch.eye(width, dtype=torch.bool, device=rows.device)
+    return torch.cat((rows, own.expand(len(rows), -1, -1)), 2)
+
+
+def _depths(parents: Tensor, depth: int) -> Tensor:
+    """Steps to the root, [B, N]: the root is its own parent."""
+    depths, node = torch.zeros_like(parents), torch.arange(parents.shape[1], device=parents.device)
+    node = node.expand_as(parents)
+    for _ in range(depth):
+        depths = depths + (node != 0)
+        node = parents.gather(1, node)
+    return depths
 
 
 def _reach(found: Candidates, parent_scores: Tensor) -> Tensor:

@@ -29,38 +29,42 @@ HARMLESS = {"attention_mask", "position_ids", "use_cache", "logits_to_keep", "ca
 
 
 def custom_generate(
-    draft: nn.Module | Drafter, policy: Policy | None = None, seed: int | None = None
+    draft: nn.Module | Drafter, policy: Policy | None = None, seed: int | None = None,
+    streamer: Any = None,
 ) -> CustomGenerate:  # fmt: skip
     """What to give to `model.generate(custom_generate=...)`.
 
     draft: a transformers model of the same vocabulary, or any Drafter. Greedy calls return what
     plain `generate` returns; sampled ones follow its distribution. seed: of sampling; without one
-    it is drawn from torch's generator.
+    it is drawn from torch's generator. streamer: give it here and not to `generate`, which does
+    not hand it on to a callable (transformers 5.23).
     """
-    return CustomGenerate(draft, policy, seed)
+    return CustomGenerate(draft, policy, seed, streamer)
 
 
 class CustomGenerate:
     """Speculative decoding in the place of transformers' own decoding loop."""
 
-    def __init__(self, draft: nn.Module | Drafter, policy: Policy | None, seed: int | None) -> None:
-        self.draft, self.policy, self.seed = draft, policy, seed
+    def __init__(
+        self, draft: nn.Module | Drafter, policy: Policy | None, seed: int | None, streamer: Any
+    ) -> None:  # fmt: skip
+        self.draft, self.policy, self.seed, self.streamer = draft, policy, seed, streamer
         self._wrapped: dict[int, HFModel] = {}
 
     def __call__(
         self, model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any,
-        generation_config: Any, synced_gpus: bool = False, streamer: Any = None, **model_kwargs: Any,
+        generation_config: Any, synced_gpus: bool = False, streamer: Any = None,
+        **model_kwargs: Any,
     ) -> Tensor:  # fmt: skip
         """Called by `generate` after it has prepared everything."""
         _refuse(generation_config, synced_gpus, model_kwargs)
-        if streamer is not None and len(input_ids) > 1:
-            _no("a streamer with more than one prompt")
         prompts = _prompts(input_ids, model_kwargs)
         new, eos = _limits(stopping_criteria, input_ids.shape[1])
         sampling = _sampling(logits_processor) if generation_config.do_sample else {}
         _plain_only(logits_processor)
         pair = Pair(self._model(model), self._drafter(model), eos=eos)
         _fits(pair, prompts, new)
+        streamer = self._streamer(streamer, input_ids)
         seed = int(torch.randint(2**62, ())) if self.seed is None and sampling else self.seed or 0
         decoder = SpeculativeDecoder(pair, self.policy)
         options: dict[str, Any] = {"max_new_tokens": new, "seed": seed, **sampling}
@@ -68,6 +72,15 @@ class CustomGenerate:
         if streamer is not None:
             streamer.end()
         return _joined(input_ids, made.tokens, generation_config)
+
+    def _streamer(self, given: Any, input_ids: Tensor) -> Any:
+        """The streamer, if any; one from `generate` has the prompt already."""
+        streamer = given if given is not None else self.streamer
+        if streamer is not None and len(input_ids) > 1:
+            _no("a streamer with more than one prompt")
+        if streamer is not None and given is None:
+            streamer.put(input_ids.cpu())
+        return streamer
 
     def _model(self, module: nn.Module) -> HFModel:
         """The module behind `Model`; the check that it scores trees is done once."""
@@ -81,7 +94,7 @@ class CustomGenerate:
             return self.draft
         device, other = _place(target)[0], _place(self.draft)[0]
         if device != other:
-            raise ValueError(f"the draft is on {other}, the model on {device}; move one to the other")
+            raise ValueError(f"the draft is on {other}, the model on {device}; move one of them")
         return ModelDrafter(self._model(self.draft))
 
 
@@ -100,7 +113,6 @@ def _refuse(config: Any, synced_gpus: bool, kwargs: dict[str, Any]) -> None:
         f"beam search (num_beams={config.num_beams})": (config.num_beams or 1) > 1,
         "num_return_sequences > 1": (config.num_return_sequences or 1) > 1,
         "synced_gpus": synced_gpus,
-        "an assistant_model besides its draft": kwargs.pop("assistant_model", None) is not None,
         "contrastive search (penalty_alpha)": getattr(config, "penalty_alpha", None),
         "DoLa (dola_layers)": getattr(config, "dola_layers", None) is not None,
         "prompt lookup": getattr(config, "prompt_lookup_num_tokens", None),
@@ -176,7 +188,7 @@ def _fits(pair: Pair, prompts: list[list[int]], new: int) -> None:
     context, longest = pair.target.max_context, max(map(len, prompts))
     if longest + new > context:
         raise ValueError(
-            f"the prompt's {longest} tokens and {new} new ones exceed the model's context of {context}"
+            f"{longest} prompt tokens and {new} new ones exceed the model's context of {context}"
         )
 
 

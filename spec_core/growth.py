@@ -33,6 +33,8 @@ class Growth:
     best: Tensor | None  # [B] bool: expand the best unexpanded nodes anywhere; None: nobody
     thresholds: Tensor | None  # [B, 1] log path probability; None: nobody
     budgets: tuple[int, ...]  # nodes per sequence, the root included
+    budget: Tensor  # the same, [B, 1]
+    slots: Tensor  # [1, pool] the draft slot of each candidate's parent; the root's own is 0
     padded: bool  # some sequence has fewer candidates than the padding
 
     @property
@@ -101,13 +103,25 @@ def grow(plans: tuple[Plan, ...], sampled: bool, device: torch.device) -> Growth
         levels.append(_level(plans, d, (width, children, onward), widths, left, sampled, device))
     best = [plan.frontier == "best" and plan.template is None for plan in plans]
     thresholds = torch.tensor([[plan.threshold] for plan in plans], device=device).log()
+    budgets = tuple(plan.budget for plan in plans)
     return Growth(
         levels=tuple(levels),
         best=torch.tensor(best, device=device) if any(best) else None,
         thresholds=thresholds if any(plan.threshold for plan in plans) else None,
-        budgets=tuple(plan.budget for plan in plans),
+        budgets=budgets,
+        budget=torch.tensor(budgets, device=device)[:, None],
+        slots=_slots(levels).to(device),
         padded=any(level.allowed is not None for level in levels) or len({p.budget for p in plans}) > 1,
     )
+
+
+def _slots(levels: list[Level]) -> Tensor:
+    """The draft slot of every candidate's parent, level by level, the root first."""
+    parts, first = [torch.zeros(1, dtype=torch.int64)], 0
+    for level in levels:
+        parts.append(torch.arange(first, first + level.width).repeat_interleave(level.children))
+        first += level.width
+    return torch.cat(parts)[None]
 
 
 def _level(

@@ -1,4 +1,4 @@
-"""What a terminal shows: the text as it grows, drafted trees; knows no models and no sessions."""
+"""What the command line shows: the text as it grows, drafted trees, statistics; runs nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.tree import Tree as Drawing
 from spec_core.tree import NOTHING, Tree
 
 if TYPE_CHECKING:
+    from spec_core.decoder import Generation, Stats
     from spec_core.session import Outcome
 
 Decode = Callable[[list[int]], str]
@@ -31,7 +32,9 @@ def byte_tokens(tokenizer: Any) -> Callable[[int], bool]:
 class TextStream:
     """Text of a growing token list, in pieces that never hold a part of a character."""
 
-    def __init__(self, decode: Decode, is_byte: Callable[[int], bool] = lambda token: False) -> None:
+    def __init__(
+        self, decode: Decode, is_byte: Callable[[int], bool] = lambda token: False
+    ) -> None:  # fmt: skip
         self.decode, self.is_byte = decode, is_byte
         self.tokens: list[int] = []  # the last ones: what stands before them is out for good
         self.shown = 0  # characters of their text that are out
@@ -86,7 +89,8 @@ def draw(
 def _label(text: str, score: float, accepted: bool) -> Text:
     style = "bold green" if accepted else "dim"
     mark = "* " if accepted else "  "
-    return Text.assemble((f"{mark}{text!r}", style), (f"  {math.exp(score):.3f}", "dim"), no_wrap=True)
+    probability = (f"  {math.exp(score):.3f}", "dim")
+    return Text.assemble((f"{mark}{text!r}", style), probability, no_wrap=True)
 
 
 def plain(
@@ -94,8 +98,10 @@ def plain(
 ) -> str:  # fmt: skip
     """The same drawing as text without colours, wide enough for its depth."""
     out = io.StringIO()
-    options: dict[str, Any] = {"color_system": None, "force_terminal": False, "legacy_windows": False}
-    console = Console(file=out, width=4 * tree.depth + 80, **options)
+    width = 4 * tree.depth + 80
+    console = Console(
+        file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False
+    )
     console.print(draw(tree, row, path, decode, bonus))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
@@ -111,3 +117,46 @@ def show_trees(outcomes: Iterable[Outcome], decode: Decode) -> None:
         path, tokens = outcome.path[0], outcome.tokens[0]
         bonus = tokens[-1] if len(tokens) > len(path) else None  # cut where the text ended
         console.print(draw(outcome.tree, 0, path, decode, bonus))
+
+
+def report(made: Generation, base: Generation | None) -> dict[str, Any]:
+    """What --json prints."""
+    stats, ending = made.stats, made.endings[0]
+    plain = base.stats.tokens_per_second if base else None
+    return {
+        "text": made.text[0],
+        "tokens": made.tokens[0],
+        "ending": ending.value if ending else None,
+        "stats": {
+            "new_tokens": len(made.tokens[0]),
+            "cycles": stats.cycles,
+            "drafted": stats.drafted,
+            "accepted": stats.accepted,
+            "seconds": stats.seconds,
+            "prefill_seconds": stats.prefill_seconds,
+            "tokens_per_second": stats.tokens_per_second,
+            "baseline_tokens_per_second": plain,
+            "speedup": stats.tokens_per_second / plain if plain else None,
+            "identical": base.tokens == made.tokens if base else None,
+            "tokens_per_cycle": stats.tokens_per_cycle,
+            "phases": phases(stats),
+        },
+    }
+
+
+def phases(stats: Stats) -> dict[str, float]:
+    """Shares of the decoding time."""
+    total = stats.phases.total or math.inf
+    names = {"draft": "draft", "verify": "verify", "policy": "decide", "commit": "commit"}
+    return {name: getattr(stats.phases, part) / total for name, part in names.items()}
+
+
+def summary(stats: Stats, plain: Stats | None) -> str:
+    """The line of statistics."""
+    parts = [f"{stats.new_tokens} tokens", f"{stats.tokens_per_second:.1f} tokens/s"]
+    if plain and plain.seconds:
+        ratio = stats.tokens_per_second / plain.tokens_per_second
+        parts.append(f"{ratio:.2f}x plain decoding ({plain.tokens_per_second:.1f} tokens/s)")
+    parts.append(f"{stats.tokens_per_cycle:.2f} tokens/cycle")
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in phases(stats).items())
+    return " | ".join([*parts, shares])

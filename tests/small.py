@@ -78,7 +78,7 @@ def target(backend: str = "fast") -> Model:
 
 @cache
 def drafter(kind: str, backend: str = "fast") -> ModelDrafter:
-    """`other`: hardly ever right; `same`: always; `near`: sometimes; `short`: near, small context."""
+    """`other`: hardly ever right; `same`: always; `near`: sometimes; `short`: small context."""
     if kind == "same":
         return ModelDrafter(target(backend))
     modules = {
@@ -235,5 +235,3 @@ def random_parents(nodes: int, seed: int) -> list[int]:
     """The parents of a random tree; the root is its own."""
     chance = random.Random(seed)
     return [0, *(chance.randrange(node) for node in range(1, nodes))]
-
-

@@ -82,7 +82,9 @@ def test_trees_are_valid_whatever_the_plans(some):
     for row, plan in enumerate(some):
         found = paths(tree, row)
         assert len(found) <= plan.budget
-        assert torch.equal(tree.ancestors.expand(len(some), -1, -1)[row], closure(tree.parents[row].tolist()))
+        assert torch.equal(
+            tree.ancestors.expand(len(some), -1, -1)[row], closure(tree.parents[row].tolist())
+        )
         if plan.threshold and plan.template is None:
             assert tree.scores[row, : len(found)].exp().min() >= plan.threshold - 1e-6
         for node, slot in enumerate(tree.expanded[row, : len(found)].tolist()):

@@ -1,4 +1,4 @@
-"""The text is a function of prompt, seed and sampling alone: whatever is drafted, it is the same."""
+"""The text is a function of prompt, seed and sampling: whatever is drafted, it is the same."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def run(pair, policy, prompts=PROMPTS, coupled=True, **options):
 def plain(backend: str, sampling: str, prompt: int) -> list[int]:
     """One prompt alone, one token at a time."""
     options = {**SAMPLINGS[sampling], "ids": [IDS[prompt]]}
-    return run(pair_of("other", backend), Fixed(AUTOREGRESSIVE), [PROMPTS[prompt]], **options).tokens[0]
+    return run(
+        pair_of("other", backend), Fixed(AUTOREGRESSIVE), [PROMPTS[prompt]], **options
+    ).tokens[0]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -95,7 +97,9 @@ def test_the_batch_does_not_matter(some, order, size):
 def test_paths_of_all_lengths_are_accepted():
     lengths = set()
     decoder = SpeculativeDecoder(pair_of("near"), Fixed(PLANS["beam"]))
-    decoder.generate(PROMPTS, lambda o: lengths.update(o.accepted), temperature=1.0, max_new_tokens=60)
+    decoder.generate(
+        PROMPTS, lambda o: lengths.update(o.accepted), temperature=1.0, max_new_tokens=60
+    )
     assert lengths == {0, 1, 2, 3, 4}
 
 
@@ -108,8 +112,15 @@ def test_texts_differ_by_seed_and_by_request():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_greedy_is_the_greedy_of_transformers(backend):
     module = build()
-    for prompt, found in zip(PROMPTS, run(pair_of("near", backend), Mixed(EVERY)).tokens, strict=True):
-        options = {"max_new_tokens": 16, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    for prompt, found in zip(
+        PROMPTS, run(pair_of("near", backend), Mixed(EVERY)).tokens, strict=True
+    ):
+        options = {
+            "max_new_tokens": 16,
+            "do_sample": False,
+            "eos_token_id": None,
+            "pad_token_id": 0,
+        }
         right = module.generate(torch.tensor([prompt]), **options)[0, len(prompt) :]
         assert found == right.tolist()
 
@@ -168,7 +179,12 @@ def test_a_text_ends_where_the_context_does(backend, kind, temperature):
     options = {"temperature": temperature}
     right = run(pair, Fixed(AUTOREGRESSIVE), prompts, **options)
     assert [len(tokens) for tokens in right.tokens] == [1, 5, 9]
-    for policy in (Fixed(Plan(12)), Fixed(Plan(12, width=3)), Mixed(EVERY), Mixed(EVERY, levels=True)):
+    for policy in (
+        Fixed(Plan(12)),
+        Fixed(Plan(12, width=3)),
+        Mixed(EVERY),
+        Mixed(EVERY, levels=True),
+    ):
         found = run(pair, policy, prompts, **options)
         assert found.tokens == right.tokens
         assert set(found.endings) == {Ending.CONTEXT}

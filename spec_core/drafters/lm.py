@@ -27,7 +27,8 @@ def prefill(model: Model, cache, row: int, text: list[int], start: int, chunk: i
         tokens = torch.tensor([text[begin:end]], device=model.device)
         slots = torch.arange(begin, end, device=model.device)[None]
         view = View(slots[:, 0], causal(end - begin, model.device), span=end)
-        model.forward(tokens, slots, slots, view, mine, keep=1)
+        positions = slots.clamp(max=model.max_context - 1)  # a draft may have the smaller context
+        model.forward(tokens, positions, slots, view, mine, keep=1)
 
 
 class ModelDrafter:
@@ -63,7 +64,8 @@ class ModelDraftState:
         slots = first + torch.arange(lag, device=device)
         full = lag == 1 and len(texts) == 1
         view = View(first[:, 0], causal(lag, device), span=max(lengths), full=full)
-        logits = self.model.forward(tokens, slots, slots, view, self.cache, keep=1)
+        positions = slots.clamp(max=self.max_context - 1)  # texts beyond it draft nothing
+        logits = self.model.forward(tokens, positions, slots, view, self.cache, keep=1)
         self.known, self.base, self.longest = lengths, slots[:, -1:], max(lengths)
         return rank(logits, 0)
 

@@ -1,0 +1,250 @@
+"""The command line as a user meets it: real processes, bad input, interruption, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import blur, build
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+import spec_core
+from spec_core import Fixed, Plan, embedded
+from spec_core.cli import main
+
+ROOT = Path(spec_core.__file__).parents[1]
+WEIGHTS = (embedded.target_path(), embedded.draft_path())
+EMBEDDED = all((path / "model.safetensors").is_file() for path in WEIGHTS)
+ALONE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+VOCABULARY = 258  # bytes, the end, one to spare
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: index for index, letter in enumerate([*alphabet, "<end>"])}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
+
+
+def save(module, folder: Path) -> Path:
+    """A checkpoint folder with the tokenizer."""
+    module.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """A pair that never ends by itself, and everything that is wrong with models."""
+    place = tmp_path_factory.mktemp("models")
+    sizes = {"vocab_size": VOCABULARY, "eos_token_id": None, "bos_token_id": None}
+    target = build(**sizes, max_position_embeddings=60_000)
+    save(blur(target, 0.1), place / "draft")
+    folder = save(target, place / "target")
+    save(build(**{**sizes, "vocab_size": 300}), place / "other")
+    for name in ("missing", "truncated", "pickled", "unknown", "nan"):
+        (place / name).mkdir()
+        for file in folder.iterdir():
+            if file.name != "model.safetensors":
+                (place / name / file.name).write_bytes(file.read_bytes())
+    weights = (folder / "model.safetensors").read_bytes()
+    (place / "truncated" / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    torch.save({}, place / "pickled" / "pytorch_model.bin")
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "nonesuch"}
+    (place / "unknown" / "config.json").write_text(json.dumps(config))
+    save(break_at(target, len("Hello") + 20), place / "nan")
+    return place
+
+
+def break_at(module, position: int):
+    """A copy of the module: one token, that "Hello" leads to at this position, poisons it."""
+    ids = torch.tensor([tokenizer().encode("Hello")])
+    text = module.generate(ids, do_sample=False, max_new_tokens=60, pad_token_id=0)[0].tolist()
+    late = [t for i, t in enumerate(text) if i > position and t not in text[:i]]
+    copy = blur(module, 0.0)
+    with torch.no_grad():
+        copy.model.embed_tokens.weight[late[0]] = torch.nan
+    return copy
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """What the user types."""
+    return [sys.executable, "-m", "spec_core", *map(str, arguments)]
+
+
+def run(*arguments: str | Path, **options) -> subprocess.CompletedProcess:
+    """A finished process."""
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, env=ALONE, capture_output=True, timeout=120, **options
+    )
+
+
+def pair(folders: Path) -> list[str]:
+    """The options of the healthy pair."""
+    return ["--target", str(folders / "target"), "--draft", str(folders / "draft")]
+
+
+def bad(folders: Path) -> dict[str, tuple[list[str], str]]:
+    """Arguments and a word of the line they cause."""
+    good, file = pair(folders), folders / "target" / "config.json"
+    cases = {"long": (["x" * 60_001, *good], "context"), "empty": (["", *good], "empty")}
+    for value in ("-1", "nan", "inf"):
+        cases[f"temperature {value}"] = (["Hi", *good, f"--temperature={value}"], "temperature")
+    for name in ("missing", "truncated", "pickled"):
+        cases[name] = (["Hi", "--target", str(folders / name)], name)
+    return cases | {
+        "vocabulary": (["Hi", *good, "--draft", str(folders / "other")], "vocabular"),
+        "architecture": (["Hi", "--target", str(folders / "unknown")], "architecture"),
+        "hf missing": (["Hi", "--target", str(folders / "missing"), "--backend", "hf"], "missing"),
+        "no folder": (["Hi", "--target", str(folders / "nowhere")], "nowhere"),
+        "output": (["Hi", *good, "--output", str(folders / "no" / "file")], "no/file"),
+        "output folder": (["Hi", *good, "--output", str(folders)], "directory"),
+        "no policy": (["Hi", *good, "--policy", str(folders)], "policy.json"),
+        "policy file": (["Hi", *good, "--policy", str(file)], "policy"),
+        "device": (["Hi", *good, "--device", "toaster"], "toaster"),
+        "dtype": (["Hi", *good, "--dtype", "float7"], "float7"),
+        "new tokens": (["Hi", *good, "--max-new-tokens", "0"], "max-new-tokens"),
+        "plan": (["Hi", *good, "--width", "0"], "width"),
+        "both": (["Hi", *good, "--width", "2", "--policy", str(folders)], "exclude"),
+        "stop": (["Hi", *good, "--stop", ""], "stop"),
+        "no prompt": ([], "prompt"),
+    }
+
+
+NAMES = list(bad(Path("/")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input_is_one_line(folders, name, capsys):
+    arguments, word = bad(folders)[name]
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1 and word in err, err
+
+
+@pytest.mark.parametrize("name", ["temperature nan", "truncated", "vocabulary", "policy file"])
+def test_bad_input_of_a_process(folders, name):
+    arguments, word = bad(folders)[name]
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.count(b"\n") == 1 and word.encode() in done.stderr, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_output_that_fails_leaves_no_file(folders, tmp_path):
+    path = tmp_path / "out.txt"
+    assert main(["", *pair(folders), "--output", str(path)]) == 2
+    assert not path.exists()
+
+
+def test_text_statistics_and_trees(folders, tmp_path):
+    path = tmp_path / "out.txt"
+    options = ["--max-new-tokens", "40", "--depth", "3", "--width", "2", "--budget", "8"]
+    done = run("-", *pair(folders), *options, "--output", path, input="Grüße".encode())
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    out, text = done.stdout.decode(), path.read_text()
+    assert out.startswith(text + "\n")
+    for word in ("40 tokens | ", "tokens/s", "x plain decoding", "tokens/cycle", "draft", "* '"):
+        assert word in out[len(text) :]
+    assert "\x1b" not in out[len(text) :]
+
+
+@pytest.mark.parametrize("options", [[], ["--temperature", "1.5"], ["--no-baseline"]])
+def test_json_is_all_there_is(folders, options, capsys):
+    assert main(["Hello", *pair(folders), "--json", "--max-new-tokens", "30", *options]) == 0
+    out, err = capsys.readouterr()
+    record, plain = json.loads(out), "--no-baseline" not in options
+    assert err == "" and out.count("\n") == 1
+    assert (record["ending"], len(record["tokens"])) == ("length", 30)
+    assert record["text"] == tokenizer().decode(record["tokens"])
+    stats = record["stats"]
+    assert (stats["speedup"] is not None) == plain
+    assert stats["identical"] is (True if plain else None)
+    assert sum(stats["phases"].values()) == pytest.approx(1)
+    assert stats["tokens_per_cycle"] == pytest.approx(30 / stats["cycles"])
+
+
+def test_policy_and_stop(folders, tmp_path, capsys):
+    Fixed(Plan(depth=2, width=2, budget=6)).save(tmp_path)
+    main(["Hello", *pair(folders), "--json", "--policy", str(tmp_path)])
+    text = json.loads(capsys.readouterr().out)["text"]
+    main(["Hello", *pair(folders), "--json", "--stop", text[20:23]])
+    record = json.loads(capsys.readouterr().out)
+    assert record["ending"] == "stop"
+    assert text.startswith(record["text"]) and text[20:23] in record["text"]
+
+
+def test_nan_keeps_the_text_and_names_the_step(folders, capsys):
+    code = main(["Hello", "--target", str(folders / "nan"), "--max-new-tokens", "99"])
+    out, err = capsys.readouterr()
+    assert code == 1 and err.count("\n") == 1
+    assert "step" in err and "not finite" in err
+    assert len(out.splitlines()[0]) > 5
+
+
+def test_another_text_than_plain_decoding_is_an_error(folders, capsys, monkeypatch):
+    from spec_core import decoder
+
+    gather, calls = decoder.SpeculativeDecoder._gather, []
+
+    def forge(self, session, stats):
+        made = gather(self, session, stats)
+        calls.append(made)
+        if len(calls) == 4:  # warm-ups of both, the run, the comparison
+            made.tokens[0][3] += 1
+        return made
+
+    monkeypatch.setattr(decoder.SpeculativeDecoder, "_gather", forge)
+    assert main(["Hello", *pair(folders), "--max-new-tokens", "9"]) == 1
+    assert "token 4" in capsys.readouterr().err
+
+
+def test_interrupted_while_loading(monkeypatch, capsys):
+    def load_pair(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spec_core.pair.load_pair", load_pair)
+    assert main(["Hello"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_interrupted_while_streaming(folders):
+    options = ["--max-new-tokens", "50000", "--no-baseline"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    words = command("Hello", *pair(folders), *options)
+    process = subprocess.Popen(words, cwd=ROOT, env=ALONE, **pipes)
+    first = process.stdout.read(1)  # waits for the first character
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b"interrupted\n"
+    assert first and rest.endswith(b"\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EMBEDDED, reason="the embedded pair is not built")
+def test_embedded_pair_in_little_memory():
+    code = (
+        "import resource, sys; from spec_core.cli import main; code = main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    )
+    words = [sys.executable, "-c", code, "Once upon a time", "--max-new-tokens", "20", "--json"]
+    done = subprocess.run(words, cwd=ROOT, env=ALONE, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["stats"]["identical"]
+    assert int(done.stderr) <= 800 * 1024

@@ -1,0 +1,71 @@
+"""The fast backend gives the logits of transformers, in prefill and on trees."""
+
+import pytest
+import torch
+from small import CPU, build, closure, load, random_parents
+
+from spec_core.drafters.lm import prefill
+from spec_core.models.base import View
+
+ROPE = {"rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+LLAMA3 = {**ROPE, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+WINDOWS = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 1}
+CASES = {
+    "llama": ("Llama", {}),
+    "biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "tied": ("Llama", {"tie_word_embeddings": True}),
+    "one key head": ("Llama", {"num_key_value_heads": 1}),
+    "all key heads": ("Llama", {"num_key_value_heads": 4}),
+    "wide heads": ("Llama", {"head_dim": 16}),
+    "llama3": ("Llama", {"rope_parameters": LLAMA3}),
+    "yarn": ("Llama", {"rope_parameters": {**ROPE, "rope_type": "yarn"}}),
+    "linear": ("Llama", {"rope_parameters": {**ROPE, "rope_type": "linear"}}),
+    "mistral": ("Mistral", {"sliding_window": 8}),
+    "qwen2": ("Qwen2", {}),
+    "qwen2 windows": ("Qwen2", WINDOWS),
+    "qwen3": ("Qwen3", {}),
+}
+TEXT = torch.randint(61, (1, 40), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def tree_logits(model, parents: list[int], tokens, text: list[int], chunk: int = 7):
+    """Logits [N, V] of a tree behind a text that is prefilled in chunks."""
+    cache, nodes = model.new_cache(1, 80), len(parents)
+    prefill(model, cache, 0, text, 0, chunk)
+    seen, base = closure(parents), torch.tensor([len(text)])
+    slots = (base + torch.arange(nodes))[None]
+    view = View(base, seen[None], span=len(text) + nodes)
+    return model.forward(tokens[None], base + seen.sum(1)[None] - 1, slots, view, cache, nodes)[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_those_of_transformers(case):
+    family, sizes = CASES[case]
+    module = build(family, **sizes)
+    model, parents = load(module), random_parents(9, 3)
+    text, tokens = TEXT[0, :30], TEXT[0, 30:39]
+    found = tree_logits(model, parents, tokens, text.tolist())
+    seen = closure(parents)
+    for node in range(9):
+        path = torch.cat((text, tokens[seen[node]]))[None]
+        with torch.no_grad():
+            right = module(path).logits[0, -1]
+        torch.testing.assert_close(found[node], right, rtol=1e-4, atol=1e-4)
+
+
+def test_shards_are_one_model():
+    module = build()
+    whole, parts = load(module), load(module, max_shard_size="10KB")
+    results = [tree_logits(m, [0], TEXT[0, :1], [1, 2, 3]) for m in (whole, parts)]
+    assert torch.equal(*results)
+
+
+def test_bfloat16_is_close():
+    module = build()
+    found, right = (
+        tree_logits(load(module, dtype=d), [0, 0, 1], TEXT[0, :3], [1, 2, 3]).float()
+        for d in (torch.bfloat16, torch.float32)
+    )
+    assert 0 < (found - right).std() < 0.1 * right.std()
+    assert load(module, dtype=torch.bfloat16).device == CPU

@@ -1,0 +1,47 @@
+"""Fixed policies go to disk and back; what was tampered with is refused."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from small import plans
+
+from spec_core import Fixed, Plan, load_policy
+
+
+@given(plans())
+def test_a_policy_comes_back_as_it_was_saved(plan):
+    with TemporaryDirectory() as folder:
+        Fixed(plan).save(folder)
+        assert load_policy(folder).plan_ == plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"kind": "other"},
+        {"plan": {"depth": -1}},
+        {"plan": {"depth": "3"}},
+        {"plan": {"depth": 3, "hue": 1}},
+        {"plan": {}},
+        {"plan": {"depth": 1, "template": {"parents": [3], "ranks": [0]}}},
+        {"plan": {"depth": 1, "threshold": float("nan")}},
+    ],
+)
+def test_a_tampered_file_is_refused(tmp_path: Path, change):
+    Fixed(Plan(3)).save(tmp_path)
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match="not a valid policy"):
+        load_policy(tmp_path)
+
+
+def test_no_file_and_no_json_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no policy\.json"):
+        load_policy(tmp_path)
+    (tmp_path / "policy.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable"):
+        load_policy(tmp_path)
