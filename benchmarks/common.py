@@ -26,9 +26,10 @@ def machine() -> dict:
         cpu = next((li.split(":")[1].strip() for li in lines if li.startswith("model name")), cpu)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu, "python": platform.python_version(),
-        "torch": torch.__version__, "transformers": transformers.__version__, "commit": _commit(),
-        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip(),
+        "cpu": cpu, "threads": torch.get_num_threads(), "gpu": gpu,
+        "python": platform.python_version(), "torch": torch.__version__,
+        "transformers": transformers.__version__, "commit": _commit(),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
     }  # fmt: skip
 
 

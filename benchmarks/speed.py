@@ -15,6 +15,12 @@ from benchmarks.common import RESULTS, pick, ratio, save
 from spec_core import AUTOREGRESSIVE, Fixed, Plan, SpeculativeDecoder, embedded, load_pair
 from spec_core.policy import _plan
 
+COMPARED = (  # the first one's speed over the second one's
+    ("autoregressive", "transformers generate"),
+    ("best plan", "autoregressive"),
+    ("best plan", "transformers assisted"),
+    ("best plan", "transformers prompt lookup"),
+)
 Contender = Callable[[dict], tuple[list[int], float]]  # prompt -> (tokens, seconds)
 
 
@@ -52,7 +58,9 @@ def theirs(new: int, **options) -> Contender:
 
 def best_plan(temperature: str = "0.0") -> Plan:
     """The plan that was tuned on the dev prompts."""
-    return _plan(json.loads((RESULTS / "tune.json").read_text())["temperatures"][temperature]["best"])
+    return _plan(
+        json.loads((RESULTS / "tune.json").read_text())["temperatures"][temperature]["best"]
+    )
 
 
 def main() -> None:
@@ -78,7 +86,12 @@ def main() -> None:
     rows, shuffled, differ = [], random.Random(0), 0
     for repeat in range(options.repeats):
         for prompt in track(prompts, f"repeat {repeat + 1}"):
-            row = {"prompt_id": prompt["id"], "domain": prompt["domain"], "repeat": repeat, "seconds": {}}
+            row = {
+                "prompt_id": prompt["id"],
+                "domain": prompt["domain"],
+                "repeat": repeat,
+                "seconds": {},
+            }
             texts = {}
             for name in shuffled.sample(list(contenders), len(contenders)):
                 tokens, seconds = contenders[name](prompt)
@@ -87,7 +100,10 @@ def main() -> None:
             assert texts["best plan"] == texts["autoregressive"], f"{prompt['id']}: texts differ"
             differ += any(t != texts["autoregressive"] for t in texts.values())
             rows.append(row)
-    save("speed", {"plan": vars(best_plan()), "rows": rows, "transformers_differ": differ} | summary(rows))
+    save(
+        "speed",
+        {"plan": vars(best_plan()), "rows": rows, "transformers_differ": differ} | summary(rows),
+    )
 
 
 def summary(rows: list[dict]) -> dict:
@@ -104,19 +120,17 @@ def summary(rows: list[dict]) -> dict:
     def compare(slow: str, fast: str, of: list[dict]) -> list[float]:
         return ratio([e[slow] for e in of], [e[fast] for e in of])
 
-    domains = sorted({e["domain"] for e in entries})
+    tokens = [e["tokens"] for e in entries]
+    by_domain: dict[str, list[dict]] = {}
+    for entry in entries:
+        by_domain.setdefault(entry["domain"], []).append(entry)
     return {
-        "tokens_per_second": {n: ratio([e["tokens"] for e in entries], [e[n] for e in entries]) for n in names},
-        "ratios": {
-            "autoregressive / transformers generate": compare("transformers generate", "autoregressive", entries),
-            "best plan / autoregressive": compare("autoregressive", "best plan", entries),
-            "best plan / transformers assisted": compare("transformers assisted", "best plan", entries),
-            "best plan / prompt lookup": compare("transformers prompt lookup", "best plan", entries),
-        },
+        "tokens_per_second": {n: ratio(tokens, [e[n] for e in entries]) for n in names},
+        "ratios": {f"{a} / {b}": compare(b, a, entries) for a, b in COMPARED},
         "best plan / autoregressive by domain": {
-            d: compare("autoregressive", "best plan", [e for e in entries if e["domain"] == d]) for d in domains
+            d: compare("autoregressive", "best plan", of) for d, of in by_domain.items()
         },
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -19,12 +19,22 @@ def grid() -> list[Plan]:
     plans += [Plan(d, budget=d + 1, threshold=t) for d in (6, 8, 12, 16) for t in (0.1, 0.3, 0.5)]
     beams = ((4, 2, 8), (6, 2, 12), (8, 2, 12), (8, 2, 16), (6, 4, 16), (8, 4, 24), (12, 2, 16))
     plans += [Plan(d, width=w, budget=b) for d, w, b in beams]
-    plans += [Plan(d, width=2, budget=b, threshold=t) for d, b in ((8, 12), (12, 16)) for t in (0.05, 0.15)]
+    plans += [
+        Plan(d, width=2, budget=b, threshold=t)
+        for d, b in ((8, 12), (12, 16))
+        for t in (0.05, 0.15)
+    ]
     plans += [Plan(d, width=1, children=2, budget=b) for d, b in ((6, 10), (8, 12), (12, 16))]
     return plans
 
 
-def measure(decoder: SpeculativeDecoder, plans: list[Plan], prompts: list[dict], new: int, temperature: float):
+def measure(
+    decoder: SpeculativeDecoder,
+    plans: list[Plan],
+    prompts: list[dict],
+    new: int,
+    temperature: float,
+):
     """Tokens per second of every plan: prompts in turn, plans in random order at each."""
     tokens, seconds = [0] * len(plans), [0.0] * len(plans)
     shuffled = random.Random(0)
@@ -61,7 +71,7 @@ def main() -> None:
             speeds = measure(decoder, plans, prompts, options.new_tokens, temperature)
             ranked = sorted(zip(speeds, plans, strict=True), key=lambda pair: -pair[0])
             plans = [plan for _, plan in ranked[: max(6, len(ranked) // 4)]]
-            print(f"T={temperature}, {per_domain} per domain: {ranked[0][0]:.1f} tokens/s, {ranked[0][1]}")
+            print(f"T={temperature}, {per_domain} per domain: {ranked[0]}")
         rows = [{"plan": asdict(plan), "tokens_per_second": speed} for speed, plan in ranked]
         found[str(temperature)] = {"best": rows[0]["plan"], "last_round": rows}
     save("tune", {"split": "dev", "new_tokens": options.new_tokens, "temperatures": found})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spec_core.decoder import Generation, SpeculativeDecoder, Stats
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import a public name where it is first used: torch takes seconds, `--help` should not."""
     if name not in _HOME:
         raise AttributeError(f"module 'spec_core' has no attribute {name!r}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence as Items
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -86,7 +88,7 @@ class SpeculativeDecoder:
         top_k: int = 0, top_p: float = 1.0, seed: int = 0, stop: Items[str] = (),
         ids: Items[str] | None = None, ignore_eos: bool = False,
     ) -> Session:  # fmt: skip
-        """A session on these prompts; ids name the requests, so that seeds do not depend on order."""
+        """A session on these prompts; ids name the requests, so seeds do not depend on order."""
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         if not prompts:
@@ -94,9 +96,11 @@ class SpeculativeDecoder:
         if any(not s for s in stop):
             raise ValueError("a stop string is empty")
         sampling = Sampling(temperature, top_k, top_p)
-        names = ids if ids is not None else range(len(prompts))
+        names: Items[int | str] = ids if ids is not None else range(len(prompts))
         sequences = [
-            self._sequence(prompt, max_new_tokens, request_seed(seed, name), tuple(stop), ignore_eos)
+            self._sequence(
+                prompt, max_new_tokens, request_seed(seed, name), tuple(stop), ignore_eos
+            )
             for prompt, name in zip(prompts, names, strict=True)
         ]
         return Session(self.pair, sequences, sampling, self.verifier, self.max_nodes)
@@ -111,15 +115,19 @@ class SpeculativeDecoder:
         if not all(0 <= t < self.pair.target.vocab_size for t in tokens):
             raise ValueError(f"a prompt token is not in 0..{self.pair.target.vocab_size - 1}")
         if len(tokens) >= context:
-            raise ValueError(f"the prompt has {len(tokens)} tokens, the model's context is {context}")
+            raise ValueError(
+                f"the prompt has {len(tokens)} tokens, the model's context is {context}"
+            )
         limit = min(len(tokens) + new, context)
         full = Ending.LENGTH if limit == len(tokens) + new else Ending.CONTEXT
         eos = frozenset() if ignore_eos else self.pair.eos
         return Sequence(tokens, limit, seed, eos, stop, self.pair.decode if stop else None, full)
 
     @torch.no_grad()
-    def run(self, session: Session, watch: Callable[[Outcome], None] = lambda outcome: None) -> Stats:
-        """Cycle until every sequence has ended; `watch` sees each outcome, its time is not counted."""
+    def run(
+        self, session: Session, watch: Callable[[Outcome], None] = lambda outcome: None
+    ) -> Stats:
+        """Cycle until every sequence has ended; `watch` sees each outcome, uncounted."""
         stats = Stats(prefill_seconds=session.prefill_seconds, phases=session.seconds)
         while not session.done:
             start = now()
@@ -130,9 +138,11 @@ class SpeculativeDecoder:
         return stats
 
     def generate(
-        self, prompts: Items[str | list[int]], watch: Callable[[Outcome], None] = lambda outcome: None,
-        **options,
-    ) -> Generation:  # fmt: skip
+        self,
+        prompts: Items[str | list[int]],
+        watch: Callable[[Outcome], None] = lambda outcome: None,
+        **options: Any,
+    ) -> Generation:
         """Generate for each prompt; options are those of `open`."""
         session = self.open([prompts] if isinstance(prompts, str) else prompts, **options)
         try:

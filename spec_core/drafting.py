@@ -150,7 +150,7 @@ class _Grower:
         self.scores.append(scores)
 
     def _ended(self, stop: Stop | None, depth: int, level: Level) -> bool:
-        """Whether nobody drafts on: all were stopped, or (where a host read is free) all are out."""
+        """Whether nobody drafts on: all stopped, or (where a host read is free) none is left."""
         if stop is not None:
             view = LevelView(depth, self.scores[-1], level.width, self.scores)
             mask = stop(view).to(self.device).view(-1, 1)
@@ -164,7 +164,9 @@ class _Grower:
     def _choose(self, level: Level, width: int) -> Tensor:
         """The newest candidates [B, width] to expand next, counted within their level."""
         index = self.scores[-1].topk(width, 1).indices
-        return index if level.chosen is None else torch.where(level.chosen >= 0, level.chosen, index)
+        return (
+            index if level.chosen is None else torch.where(level.chosen >= 0, level.chosen, index)
+        )
 
     def _expand(self, level: Level, following: Level, depth: int) -> Candidates:
         newest, width = self.scores[-1], following.width
@@ -179,7 +181,7 @@ class _Grower:
         return self.state.expand(Frontier(tokens, depth, self.rows, self.slot), self.rank)
 
     def _tree(self) -> Tree:
-        """The best nodes within budget, parents first; drawn nodes keep the order of their draws."""
+        """The best nodes within budget, parents first; drawn nodes keep their draws' order."""
         tokens, scores = torch.cat(self.tokens, 1), torch.cat(self.scores, 1)
         nodes = min(self.growth.nodes, self.size)
         key = scores if isinstance(self.rank, Ranker) else scores.isfinite().float()
@@ -207,7 +209,7 @@ class _Grower:
 
 
 class _BestFirst(_Grower):
-    """Where some sequence expands its best unexpanded nodes anywhere, not only the newest level's."""
+    """Where some sequence expands its best unexpanded nodes, of whatever level."""
 
     def __init__(
         self, state: DraftState, growth: Growth, rank: Ranker | Drawer, roots: Tensor
@@ -266,7 +268,7 @@ def _depths(parents: Tensor, depth: int) -> Tensor:
 
 
 def _reach(found: Candidates, parent_scores: Tensor) -> Tensor:
-    """Log of the chance that each draw is tried: its parent is reached, its elder siblings refused."""
+    """Log of the chance that each draw is tried: parent reached, elder siblings refused."""
     probability = found.scores.exp()
     left = 1 - (probability.cumsum(2) - probability)
     return (left.clamp(min=0).log() + parent_scores[:, :, None]).flatten(1)

@@ -22,7 +22,9 @@ class Level:
     width: int
     children: int
     allowed: Tensor | None  # [B, width * children] bool; None: all
-    chosen: Tensor | None  # [B, next width] candidate to expand next; -1: by score; None: all by score
+    chosen: (
+        Tensor | None
+    )  # [B, next width] candidate to expand next; -1: by score; None: all by score
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def grow(plans: tuple[Plan, ...], sampled: bool, device: torch.device) -> Growth
         budgets=budgets,
         budget=torch.tensor(budgets, device=device)[:, None],
         slots=_slots(levels).to(device),
-        padded=any(level.allowed is not None for level in levels) or len({p.budget for p in plans}) > 1,
+        padded=any(level.allowed is not None for level in levels)
+        or len({p.budget for p in plans}) > 1,
     )
 
 
@@ -154,7 +157,9 @@ def _level(
 def _draw_only(allowed: Tensor, left: list[int], b: int) -> None:
     """Cut one sequence's draws of a level to its budget, and refuse shapes that skip a draw."""
     if bool((allowed[:, 1:] & ~allowed[:, :-1]).any()):
-        raise ValueError("drawn siblings cannot be skipped: a template needs ranks 0, 1, ... in full")
+        raise ValueError(
+            "drawn siblings cannot be skipped: a template needs ranks 0, 1, ... in full"
+        )
     drawn = allowed.flatten().cumsum(0).view_as(allowed)
     allowed &= drawn <= left[b]
     left[b] -= int(allowed.sum())

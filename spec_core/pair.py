@@ -11,7 +11,7 @@ import torch
 from spec_core import embedded
 from spec_core.drafters.base import Drafter
 from spec_core.drafters.lm import ModelDrafter
-from spec_core.models.base import Model, ModelError
+from spec_core.models.base import Model, ModelError, first_line
 from spec_core.models.load import Backend, load_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -91,14 +91,17 @@ def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
         found.clean_up_tokenization_spaces = False  # it rewrites text that is already streamed
         return found
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{source}: its tokenizer cannot be loaded: {reason}") from None
+        raise ModelError(f"{source}: no tokenizer could be loaded: {first_line(error)}") from None
 
 
 def _eos(model: Model, tokenizer: Any) -> frozenset[int]:
     """Every id that ends a text, from the model's configs and the tokenizer."""
     found: set[int] = set()
-    for holder in (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer):
+    for holder in (
+        getattr(model, "generation_config", None),
+        getattr(model, "config", None),
+        tokenizer,
+    ):
         ids = getattr(holder, "eos_token_id", None)
         found |= {ids} if isinstance(ids, int) else set(ids or ())
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""What a policy asks of the next cycle: values without behaviour; knows no tensors and no models."""
+"""What a policy asks of the next cycle: values only; knows no tensors and no models."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ class Plan:
             return self
         depth, budget = max(0, min(self.depth, depth)), max(1, min(self.budget, budget))
         template = self.template.cut(depth) if self.template else None
-        return Plan(depth, self.width, self.children, budget, self.threshold, self.frontier, template)
+        return Plan(
+            depth, self.width, self.children, budget, self.threshold, self.frontier, template
+        )
 
 
 AUTOREGRESSIVE = Plan(depth=0, budget=1)

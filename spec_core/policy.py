@@ -78,7 +78,9 @@ def load_policy(folder: str | Path) -> Policy:
     try:
         content = json.loads(file.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{folder}: no policy.json there; give the folder that was exported") from None
+        raise ValueError(
+            f"{folder}: no policy.json there; give the folder that was exported"
+        ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: not readable as a policy ({error})") from None
     try:

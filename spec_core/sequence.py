@@ -64,6 +64,6 @@ class Sequence:
 
     def _stopped(self) -> bool:
         assert self.decode is not None
-        # a stop string of n characters spans at most n bytes-or-more tokens; 4 per character is safe
+        # a character is at most 4 tokens (bytes), so the tail holds any stop string
         tail = self.new[-(4 * max(map(len, self.stops)) + 4) :]
         return any(stop in self.decode(tail) for stop in self.stops)

@@ -10,7 +10,7 @@ import torch
 from spec_core.clock import Seconds, now
 from spec_core.drafters.base import DraftState
 from spec_core.drafters.lm import causal, prefill
-from spec_core.drafting import Stop, draft
+from spec_core.drafting import LevelView, Stop, draft
 from spec_core.growth import grow
 from spec_core.models.base import View
 from spec_core.plan import Plan
@@ -71,7 +71,11 @@ class Session:
         assert sequences, "a session needs at least one sequence"
         assert all(s.tokens for s in sequences), "a sequence needs at least one token"
         self.pair, self.target, self.verifier = pair, pair.target, verifier
-        self.sequences, self.rows, self.max_nodes = sequences, list(range(len(sequences))), max_nodes
+        self.sequences, self.rows, self.max_nodes = (
+            sequences,
+            list(range(len(sequences))),
+            max_nodes,
+        )
         longest = max(s.limit for s in sequences)
         slots = longest + max_nodes + 8
         self.store = self.cache = self.target.new_cache(len(sequences), slots)
@@ -131,7 +135,9 @@ class Session:
         growth = grow(self.plans, self.verifier.sampled and not self.greedy, self.target.device)
         expanded = sum(level.width for level in growth.levels)
         if expanded > DRAFT_ROOM:
-            raise ValueError(f"the plan expands {expanded} nodes, {DRAFT_ROOM} are the most per cycle")
+            raise ValueError(
+                f"the plan expands {expanded} nodes, {DRAFT_ROOM} are the most per cycle"
+            )
         rank = self.verifier.ranker(self.chance, depth)
         tree = draft(self.drafting, [s.tokens for s in active], growth, rank, roots, stop)
         if tree.chain or tree.tokens.device.type != "cpu":
@@ -162,7 +168,7 @@ class Session:
         verified = now()
         counts, rows = tree.counts, list(self.rows)
         expanded = tree.expanded.tolist() if self._held(tree) else None
-        tokens = []
+        tokens: list[list[int]] = []
         for row, sequence in enumerate(self.active):
             if not verdict.finite[row]:
                 sequence.ending = Ending.BROKEN
@@ -180,8 +186,8 @@ class Session:
         broken = [row for row, finite in zip(rows, verdict.finite, strict=True) if not finite]
         if broken:
             raise Broken(
-                f"the target's logits are not finite at step {self.cycles} (sequence {broken[0]}, token "
-                f"{len(self.sequences[broken[0]].tokens) + 1}); the tokens so far are kept"
+                f"the target's logits are not finite at step {self.cycles} (sequence {broken[0]}, "
+                f"token {len(self.sequences[broken[0]].tokens) + 1}); the tokens so far are kept"
             )
         return outcome
 
@@ -241,7 +247,7 @@ class _Timed:
     def __init__(self, stop: Stop) -> None:
         self.stop, self.seconds = stop, 0.0
 
-    def __call__(self, level) -> torch.Tensor:
+    def __call__(self, level: LevelView) -> torch.Tensor:
         start = now()
         mask = self.stop(level)
         self.seconds += now() - start

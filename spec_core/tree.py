@@ -11,7 +11,7 @@ NOTHING = -1  # the token of a padding node: no target ever picks it
 
 
 def ancestors_of(parents: Tensor, depth: int) -> Tensor:
-    """[B, N, N]: whether j is i or stands on the path from the root to i; depth bounds the tree's."""
+    """[B, N, N]: whether j is on the path from the root to i; depth bounds the tree's."""
     nodes = parents.shape[1]
     seen = torch.eye(nodes, dtype=torch.bool, device=parents.device).expand(len(parents), -1, -1)
     jump, reach = parents, 1
@@ -24,7 +24,7 @@ def ancestors_of(parents: Tensor, depth: int) -> Tensor:
 
 @dataclass
 class Tree:
-    """Node 0 is the last committed token; parents precede children; siblings carry different tokens."""
+    """Node 0 is the last committed token; parents precede children; siblings differ."""
 
     tokens: Tensor  # [B, N] int64; NOTHING where a sequence has fewer nodes
     parents: Tensor  # [B, N] int64; the root is its own parent
@@ -55,7 +55,9 @@ class Tree:
     def ancestors(self) -> Tensor:
         """[B or 1, N, N] bool: the attention mask within the tree."""
         if self.chain:
-            ones = torch.ones(1, self.nodes, self.nodes, dtype=torch.bool, device=self.tokens.device)
+            ones = torch.ones(
+                1, self.nodes, self.nodes, dtype=torch.bool, device=self.tokens.device
+            )
             return ones.tril()
         return ancestors_of(self.parents, self.depth)
 

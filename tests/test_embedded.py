@@ -32,8 +32,10 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def pair():
-    return {name: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-            for name, folder in FOLDERS.items()}
+    return {
+        name: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        for name, folder in FOLDERS.items()
+    }
 
 
 @pytest.mark.parametrize(("split", "least"), [("train", 60), ("dev", 20), ("test", 40)])
@@ -123,8 +125,10 @@ def test_draft_agrees_with_target_more_where_text_is_regular(pair, tokenizer):
 @pytest.mark.parametrize("domain", sorted(generators.GENERATORS))
 def test_generators_repeat_from_a_seed_and_differ_by_split(domain):
     make, lines = generators.GENERATORS[domain], ["A line of text to be edited here."]
-    texts = [make(random.Random(seed), split, lines)
-             for seed, split in ((1, "train"), (1, "train"), (2, "train"))]
+    texts = [
+        make(random.Random(seed), split, lines)
+        for seed, split in ((1, "train"), (1, "train"), (2, "train"))
+    ]
     assert texts[0] == texts[1] != texts[2] and len(texts[0]) > 200
     if domain in ("editing", "logs", "records"):
         assert make(random.Random(1), "test", lines) != texts[0]
@@ -218,8 +222,9 @@ def test_a_killed_build_goes_on_and_ends(tmp_path: Path):
         os.kill(first.pid, signal.SIGKILL)
     clock = torch.load(checkpoint, weights_only=True)["clock"]
     assert 0 < clock["elapsed"] < 6
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240,
-                           check=True)
+    again = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=True
+    )
     assert f"target:{' ' * 3}0%" not in again.stderr or clock["elapsed"] < 0.5
     facts = json.loads((tmp_path / "out" / "training.json").read_text())
     assert facts["target tokens seen"] > clock["tokens"]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from spec_core.models import hf
 from spec_core.models.base import ModelError, View
-from spec_core.models.hf import HFModel, load_hf, probe
+from spec_core.models.hf import HFModel, load_hf
+from spec_core.models.probe import probe
 
 VOCABULARY = 96
 LENGTH = 12

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spec_core.drafters.base import Candidates, Frontier, Rank
-from spec_core.models.base import Model, View
+from spec_core.models.base import Cache, Model, View
 
 CATCH_UP = 2  # a cycle leaves at most this many tokens unseen: the last accepted one and the bonus
 
@@ -19,7 +19,9 @@ def causal(queries: int, device: torch.device) -> Tensor:
     return torch.ones(1, queries, queries, dtype=torch.bool, device=device).tril()
 
 
-def prefill(model: Model, cache, row: int, text: list[int], start: int, chunk: int = 512) -> None:
+def prefill(
+    model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int = 512
+) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
     mine = cache.rows(row, row + 1)
     for begin in range(start, len(text), chunk):
@@ -72,7 +74,9 @@ class ModelDraftState:
     def expand(self, frontier: Frontier, rank: Rank) -> Candidates:
         """One forward over the frontier, each node behind its ancestors."""
         width = frontier.tokens.shape[1]
-        slots = self.base + torch.arange(frontier.slot, frontier.slot + width, device=self.base.device)
+        slots = self.base + torch.arange(
+            frontier.slot, frontier.slot + width, device=self.base.device
+        )
         positions = (self.base + frontier.depths).expand(slots.shape)
         if len(slots) > 1:  # padding of a sequence near the end of the context
             positions = positions.clamp(max=self.max_context - 1)
@@ -84,7 +88,9 @@ class ModelDraftState:
             full=frontier.chain and len(slots) == 1,
         )  # fmt: skip
         tokens = frontier.tokens if frontier.chain else frontier.tokens.clamp(min=0)
-        return rank(self.model.forward(tokens, positions, slots, view, self.cache, width), frontier.depths)
+        return rank(
+            self.model.forward(tokens, positions, slots, view, self.cache, width), frontier.depths
+        )
 
     def commit(self, row: int, length: int, path: list[int]) -> None:
         """Move the accepted nodes' KV behind the text; those never fed stay unseen."""

@@ -51,13 +51,22 @@ def prepare(work: Path, sizes: Sizes, seed: int) -> tuple[Tokenizer, data.Window
     """Return the tokenizer and the packed training text, made once in the work folder."""
     vocabulary, packed = work / "tokenizer.json", work / "train.npy"
     if not packed.exists():
-        sampled = [text for domain in corpus.DOMAINS
-                   for text in training_documents(domain, seed, min(600_000, sizes.train_tokens))]
+        sampled = [
+            text
+            for domain in corpus.DOMAINS
+            for text in training_documents(domain, seed, min(600_000, sizes.train_tokens))
+        ]
         tokenizer = data.train_tokenizer(sampled, sizes.vocabulary)
         tokenizer.save(str(vocabulary))
-        rows = [row for domain in corpus.DOMAINS for row in data.encode(
-            training_documents(domain, seed, sizes.train_tokens), tokenizer,
-            int(sizes.train_tokens * corpus.SHARES[domain]))]
+        rows = [
+            row
+            for domain in corpus.DOMAINS
+            for row in data.encode(
+                training_documents(domain, seed, sizes.train_tokens),
+                tokenizer,
+                int(sizes.train_tokens * corpus.SHARES[domain]),
+            )
+        ]
         partial = work / "partial.npy"
         np.save(partial, data.pack(rows, seed))
         os.replace(partial, packed)
@@ -87,6 +96,7 @@ def train_target(
     work: Path, windows: data.Windows, sizes: Sizes, minutes: float, device: str, seed: int
 ) -> Trainer:
     """Return the trainer of the target when its share of the time is used."""
+
     def loss_of(model: LlamaForCausalLM, step: int, fraction: float) -> tuple[torch.Tensor, int]:
         length = 1024 if fraction >= LONG_FROM else 256
         rows = max(1, sizes.batch_tokens // length)
@@ -105,32 +115,44 @@ def train_target(
 
 
 def train_draft(
-    work: Path, target: LlamaForCausalLM, windows: data.Windows, sizes: Sizes, minutes: float,
+    work: Path,
+    target: LlamaForCausalLM,
+    windows: data.Windows,
+    sizes: Sizes,
+    minutes: float,
     seed: int,
 ) -> Trainer:
     """Return the trainer of the draft, distilled from the target's cached labels."""
-    shards = distil.make_labels(target, windows, work, 60 * minutes * LABEL_SHARE, seed,
-                                sizes.label_tokens)
+    shards = distil.make_labels(
+        target, windows, work, 60 * minutes * LABEL_SHARE, seed, sizes.label_tokens
+    )
 
     def loss_of(model: LlamaForCausalLM, step: int, fraction: float) -> tuple[torch.Tensor, int]:
         rng = np.random.default_rng([seed, 2, step])
-        batch = [part.to(target.device)
-                 for part in distil.label_batch(shards, rng, sizes.batch_tokens)]
+        batch = [
+            part.to(target.device) for part in distil.label_batch(shards, rng, sizes.batch_tokens)
+        ]
         return distil.distillation_loss(model, *batch), batch[0].numel()
 
     torch.manual_seed(seed + 1)
     draft = llama(sizes.vocabulary, sizes.hidden, sizes.draft_inner, 1)
     draft.model.embed_tokens.load_state_dict(target.model.embed_tokens.state_dict())
-    plan = Plan(60 * minutes * (1 - TARGET_SHARE - LABEL_SHARE), ((0.0, 1),),
-                save_every=sizes.save_every)
+    plan = Plan(
+        60 * minutes * (1 - TARGET_SHARE - LABEL_SHARE), ((0.0, 1),), save_every=sizes.save_every
+    )
     trainer = Trainer(draft.to(target.device), plan, work / "draft.pt")
     trainer.run(loss_of)
     return trainer
 
 
 def build(
-    out: Path, work: Path, minutes: float, device: str = "cpu", seed: int = 0,
-    resume: bool = False, sizes: Sizes | None = None,
+    out: Path,
+    work: Path,
+    minutes: float,
+    device: str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+    sizes: Sizes | None = None,
 ) -> None:
     """Make the pair, the prompts and the card in out; work keeps what a resumed build needs."""
     sizes = sizes or Sizes()
@@ -145,10 +167,16 @@ def build(
     target.model.requires_grad_(False)
     draft = train_draft(work, target.model, windows, sizes, minutes, seed)
     export(draft.model, out / "draft")
-    facts = {"target tokens seen": target.tokens, "target steps": target.step,
-             "target training loss": round(target.loss, 3), "draft tokens seen": draft.tokens,
-             "draft steps": draft.step, "training minutes": minutes, "seed": seed,
-             "device": device}
+    facts = {
+        "target tokens seen": target.tokens,
+        "target steps": target.step,
+        "target training loss": round(target.loss, 3),
+        "draft tokens seen": draft.tokens,
+        "draft steps": draft.step,
+        "training minutes": minutes,
+        "seed": seed,
+        "device": device,
+    }
     (out / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
     evaluate(out, device, seed)
 
@@ -156,8 +184,10 @@ def build(
 def evaluate(out: Path, device: str, seed: int) -> None:
     """Measure the pair that lies in out and write its card."""
     torch.manual_seed(seed)
-    target, draft = (AutoModelForCausalLM.from_pretrained(out / name, dtype=torch.float32)
-                     .to(device).eval() for name in ("target", "draft"))
+    target, draft = (
+        AutoModelForCausalLM.from_pretrained(out / name, dtype=torch.float32).to(device).eval()
+        for name in ("target", "draft")
+    )
     tokenizer = AutoTokenizer.from_pretrained(out / "target")
     facts = json.loads((out / "training.json").read_text())
     write_card(out, measure(out, target, draft, tokenizer, seed), facts)
@@ -167,8 +197,12 @@ def main() -> None:
     """Read the command line and build or evaluate."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the finished pair")
-    parser.add_argument("--work", type=Path, help="folder of checkpoints and cached labels",
-                        default=Path(tempfile.gettempdir()) / "draftgym-embedded")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder of checkpoints and cached labels",
+        default=Path(tempfile.gettempdir()) / "draftgym-embedded",
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="training time of both models")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -178,8 +212,9 @@ def main() -> None:
     if options.evaluate_only:
         evaluate(options.out, options.device, options.seed)
     else:
-        build(options.out, options.work, options.minutes, options.device, options.seed,
-              options.resume)
+        build(
+            options.out, options.work, options.minutes, options.device, options.seed, options.resume
+        )
 
 
 if __name__ == "__main__":

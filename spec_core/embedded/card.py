@@ -29,8 +29,11 @@ less.
 
 
 def measure(
-    out: Path, target: LlamaForCausalLM, draft: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase, seed: int,
+    out: Path,
+    target: LlamaForCausalLM,
+    draft: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
 ) -> dict[str, dict]:
     """Return by domain: agreement, continuation length, both held-out losses and samples."""
     lines = (out / "prompts" / "dev.jsonl").read_text(encoding="utf-8").splitlines()
@@ -40,13 +43,18 @@ def measure(
         texts = corpus.documents(domain, "dev", seed + 2, 100_000)
         tokens = np.concatenate([[*tokenizer.encode(text, verbose=False), 0] for text in texts])
         agreed, length = evaluate.agreement(target, draft, prompts)
-        samples = [tokenizer.decode(evaluate.continuations(target, prompts[:1], 60, heat)[0])
-                   for heat in (0.0, 0.8)]
+        samples = [
+            tokenizer.decode(evaluate.continuations(target, prompts[:1], 60, heat)[0])
+            for heat in (0.0, 0.8)
+        ]
         figures[domain] = {
-            "agreement": agreed, "length": length,
+            "agreement": agreed,
+            "length": length,
             "target loss": evaluate.held_out_loss(target, tokens),
             "draft loss": evaluate.held_out_loss(draft, tokens),
-            "prompt": tokenizer.decode(prompts[0]), "greedy": samples[0], "T=0.8": samples[1],
+            "prompt": tokenizer.decode(prompts[0]),
+            "greedy": samples[0],
+            "T=0.8": samples[1],
         }
     return figures
 
@@ -54,26 +62,35 @@ def measure(
 def machine() -> str:
     """Return what ran the measurement, in words."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return (f"{os.cpu_count()} CPU cores, {device}; Python {platform.python_version()}, "
-            f"torch {torch.__version__}, transformers {transformers.__version__}")
+    return (
+        f"{os.cpu_count()} CPU cores, {device}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}"
+    )
 
 
 def write_card(out: Path, figures: dict[str, dict], facts: dict[str, object]) -> None:
     """Write MODEL_CARD.md from measured figures and the facts of the training."""
-    parts = [HEAD, "\n## Training\n\n", *(f"- {key}: {value}\n" for key, value in facts.items()),
-             f"- measured on: {machine()}\n\n## Figures (dev split)\n\n",
-             "Agreement: share of positions of the target's greedy continuation (up to 128 tokens)"
-             "\nat which the draft's best token is the target's. Losses are nats per token.\n\n",
-             "| domain | agreement | continuation tokens | target loss | draft loss |\n",
-             "|---|---|---|---|---|\n"]
-    parts += [f"| {domain} | {row['agreement']:.3f} | {row['length']:.0f} | "
-              f"{row['target loss']:.3f} | {row['draft loss']:.3f} |\n"
-              for domain, row in figures.items()]
+    parts = [
+        HEAD,
+        "\n## Training\n\n",
+        *(f"- {key}: {value}\n" for key, value in facts.items()),
+        f"- measured on: {machine()}\n\n## Figures (dev split)\n\n",
+        "Agreement: share of positions of the target's greedy continuation (up to 128 tokens)"
+        "\nat which the draft's best token is the target's. Losses are nats per token.\n\n",
+        "| domain | agreement | continuation tokens | target loss | draft loss |\n",
+        "|---|---|---|---|---|\n",
+    ]
+    parts += [
+        f"| {domain} | {row['agreement']:.3f} | {row['length']:.0f} | "
+        f"{row['target loss']:.3f} | {row['draft loss']:.3f} |\n"
+        for domain, row in figures.items()
+    ]
     weights = [row["length"] for row in figures.values()]
     overall = np.average([row["agreement"] for row in figures.values()], weights=weights)
     parts.append(f"| all | {overall:.3f} | | | |\n\n## Samples of the target\n")
     for domain, row in figures.items():
         parts.append(f"\n### {domain}\n")
-        parts += [f"\n{name}:\n\n~~~~text\n{row[name]}\n~~~~\n"
-                  for name in ("prompt", "greedy", "T=0.8")]
+        parts += [
+            f"\n{name}:\n\n~~~~text\n{row[name]}\n~~~~\n" for name in ("prompt", "greedy", "T=0.8")
+        ]
     (out / "MODEL_CARD.md").write_text("".join(parts), encoding="utf-8")

@@ -16,8 +16,15 @@ from pathlib import Path
 from spec_core.embedded.generators import GENERATORS
 
 DOMAINS = ("code", "prose", *GENERATORS)
-SHARES = {"code": 0.3, "prose": 0.2, "arithmetic": 0.1, "records": 0.1, "editing": 0.14,
-          "logs": 0.1, "random": 0.06}  # of the training tokens
+SHARES = {
+    "code": 0.3,
+    "prose": 0.2,
+    "arithmetic": 0.1,
+    "records": 0.1,
+    "editing": 0.14,
+    "logs": 0.1,
+    "random": 0.06,
+}  # of the training tokens
 PROMPTS = {"train": 60, "dev": 20, "test": 40}
 ALWAYS_TRAIN = ("LICENSE.txt", "pydoc_data/topics.py")
 PIECE = 3000  # characters of a code or prose document, about
@@ -90,7 +97,8 @@ def library_documents(domain: str, split: str) -> list[tuple[str, str]]:
     """Return all (source, document) pairs of a library domain, in a fixed shuffled order."""
     pairs = [
         (name, document)
-        for name, text in sources().items() if split_of(name) == split
+        for name, text in sources().items()
+        if split_of(name) == split
         for document in file_documents(domain, name, text)
     ]
     random.Random(domain + split).shuffle(pairs)
@@ -149,8 +157,10 @@ def domain_prompts(
         found[beginning(text, domain, rng, tokens_in)] = None
         found.pop("", None)
         if len(found) == PROMPTS[split]:
-            return [{"id": f"{domain}-{split}-{i:03}", "domain": domain, "prompt": prompt}
-                    for i, prompt in enumerate(found, start=1)]
+            return [
+                {"id": f"{domain}-{split}-{i:03}", "domain": domain, "prompt": prompt}
+                for i, prompt in enumerate(found, start=1)
+            ]
     raise ValueError(f"too few {domain} documents for the {split} prompts")
 
 

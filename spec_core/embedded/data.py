@@ -20,7 +20,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet,
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -30,8 +32,12 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the tokenizer as a folder's Hugging Face tokenizer files."""
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END,
-        clean_up_tokenization_spaces=False, model_max_length=1024,
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
     )
     wrapped.save_pretrained(folder)
 
@@ -68,4 +74,4 @@ class Windows:
         places = rng.integers(0, last, rows)
         half = rows // 2
         places[:half] = np.minimum(rng.choice(self.starts, half), last)
-        return torch.from_numpy(np.stack([self.tokens[p:p + length] for p in places]).astype(int))
+        return torch.from_numpy(np.stack([self.tokens[p : p + length] for p in places]).astype(int))

@@ -20,8 +20,11 @@ KINDS = ("own", "text")
 def labelled(ids: Tensor, logits: Tensor) -> dict[str, Tensor]:
     """Return ids [b, t] with the KEPT best tokens and log-probabilities [b, t, KEPT]."""
     best = logits.float().log_softmax(-1).topk(min(KEPT, logits.shape[-1]))
-    return {"ids": ids.short().cpu(), "tokens": best.indices.short().cpu(),
-            "scores": best.values.half().cpu()}
+    return {
+        "ids": ids.short().cpu(),
+        "tokens": best.indices.short().cpu(),
+        "scores": best.values.half().cpu(),
+    }
 
 
 @torch.inference_mode()
@@ -61,7 +64,11 @@ def read_shards(folder: Path) -> list[dict]:
 
 
 def make_labels(
-    target: LlamaForCausalLM, windows: Windows, folder: Path, seconds: float, seed: int,
+    target: LlamaForCausalLM,
+    windows: Windows,
+    folder: Path,
+    seconds: float,
+    seed: int,
     tokens: int = 16384,
 ) -> list[dict]:
     """Return label shards made in the time given, two thirds of it on the target's own text."""
@@ -74,7 +81,7 @@ def make_labels(
         start = time.monotonic()
         torch.manual_seed(seed * 100_000 + len(shards))
         rng = np.random.default_rng([seed, 7, len(shards)])
-        shard = make_shard(target, windows, kind, rng, tokens)
+        shard: dict = make_shard(target, windows, kind, rng, tokens)
         shard |= {"kind": kind, "seconds": time.monotonic() - start}
         save_atomically(shard, folder / f"labels-{len(shards):04}.pt")
         shards.append(shard)

@@ -16,14 +16,19 @@ def continuations(
     """Return the continuation's ids of each prompt, up to and with the end token 0."""
     longest = max(map(len, prompts))
     padded = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts],
-                        device=model.device)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {
-        "do_sample": False}
-    output = model.generate(padded, attention_mask=mask, max_new_tokens=new, pad_token_id=0,
-                            **sampling)
+    mask = torch.tensor(
+        [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device
+    )
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0}
+        if temperature
+        else {"do_sample": False}
+    )
+    output = model.generate(
+        padded, attention_mask=mask, max_new_tokens=new, pad_token_id=0, **sampling
+    )
     rows = output[:, longest:].tolist()
-    return [row[:row.index(0) + 1] if 0 in row else row for row in rows]
+    return [row[: row.index(0) + 1] if 0 in row else row for row in rows]
 
 
 @torch.inference_mode()
@@ -32,8 +37,9 @@ def matches(
 ) -> Tensor:
     """Tell at each position of the continuation whether both models' best tokens are the same."""
     ids = torch.tensor([prompt + text], device=target.device)
-    best = [model(input_ids=ids).logits[0, len(prompt) - 1:-1].argmax(-1)
-            for model in (target, draft)]
+    best = [
+        model(input_ids=ids).logits[0, len(prompt) - 1 : -1].argmax(-1) for model in (target, draft)
+    ]
     return best[0] == best[1]
 
 

@@ -157,12 +157,14 @@ def logs(rng: random.Random, split: str, sentences: list[str]) -> str:
         clock = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
         table = rng.choice(pool(TABLES, split))
         status, level = rng.choice((("200", "INFO"),) * 6 + (("404", "WARN"), ("500", "ERROR")))
-        message = rng.choice((
-            f"GET /{table}/{rng.randint(1, 99)} {status} {rng.randint(2, 400)}ms",
-            f"POST /{table} {status} {rng.randint(2, 400)}ms",
-            f"user {rng.choice(pool(FIRST, split)).lower()} logged in",
-            f"request {request} finished with status {status}",
-        ))
+        message = rng.choice(
+            (
+                f"GET /{table}/{rng.randint(1, 99)} {status} {rng.randint(2, 400)}ms",
+                f"POST /{table} {status} {rng.randint(2, 400)}ms",
+                f"user {rng.choice(pool(FIRST, split)).lower()} logged in",
+                f"request {request} finished with status {status}",
+            )
+        )
         lines.append(f"{date} {clock} {level} [{rng.choice(names)}] {message}\n")
     return "".join(lines)
 
@@ -176,8 +178,9 @@ def noise(rng: random.Random, split: str, sentences: list[str]) -> str:
         forms = (f"{rng.getrandbits(128):032x}" for _ in range(12))
         return "".join(f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}\n" for h in forms)
     if kind == "digits":
-        return "".join(" ".join(str(rng.randint(0, 9999)) for _ in range(8)) + "\n"
-                       for _ in range(10))
+        return "".join(
+            " ".join(str(rng.randint(0, 9999)) for _ in range(8)) + "\n" for _ in range(10)
+        )
     return "".join(" ".join(rng.choices(pool(NOISE, split), k=10)) + "\n" for _ in range(16))
 
 

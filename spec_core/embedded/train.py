@@ -35,11 +35,20 @@ class Plan:
 def llama(vocabulary: int, hidden: int, intermediate: int, layers: int) -> LlamaForCausalLM:
     """Return a freshly initialised Llama with heads of 64 and tied embeddings."""
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate,
-        num_hidden_layers=layers, num_attention_heads=hidden // 64,
-        num_key_value_heads=max(1, hidden // 128), head_dim=64, max_position_embeddings=1024,
-        rope_theta=10000.0, rms_norm_eps=1e-5, tie_word_embeddings=True,
-        bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=max(1, hidden // 128),
+        head_dim=64,
+        max_position_embeddings=1024,
+        rope_theta=10000.0,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
     )
     return LlamaForCausalLM(config)
 
@@ -47,8 +56,9 @@ def llama(vocabulary: int, hidden: int, intermediate: int, layers: int) -> Llama
 def grow(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """Return a model of twice the depth: A B -> A A B B, each copy adding half of the layer."""
     sizes = model.config
-    grown = llama(sizes.vocab_size, sizes.hidden_size, sizes.intermediate_size,
-                  2 * sizes.num_hidden_layers).to(model.device)
+    grown = llama(
+        sizes.vocab_size, sizes.hidden_size, sizes.intermediate_size, 2 * sizes.num_hidden_layers
+    ).to(model.device)
     state = {}
     for name, value in model.state_dict().items():
         parts = name.split(".")
@@ -89,6 +99,7 @@ class Muon(torch.optim.Optimizer):
             directions = []
             for p in parameters:
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                assert p.grad is not None
                 average.lerp_(p.grad, 1 - group["momentum"])
                 directions.append(p.grad.lerp(average, group["momentum"]))
             scale = group["lr"] * 0.2 * max(shape) ** 0.5  # the size of an AdamW update
@@ -101,8 +112,10 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    made = [Muon(matrices, lr=plan.rate),
-            torch.optim.AdamW(rest, lr=plan.embedding_rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    made = [
+        Muon(matrices, lr=plan.rate),
+        torch.optim.AdamW(rest, lr=plan.embedding_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
     for optimizer in made:
         optimizer.param_groups[0]["base"] = optimizer.param_groups[0]["lr"]
     return made
@@ -146,12 +159,15 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint file."""
         clock = ("elapsed", "step", "stage_step", "tokens", "loss")
-        save_atomically({
-            "layers": self.model.config.num_hidden_layers,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "clock": {name: getattr(self, name) for name in clock},
-        }, self.checkpoint)
+        save_atomically(
+            {
+                "layers": self.model.config.num_hidden_layers,
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "clock": {name: getattr(self, name) for name in clock},
+            },
+            self.checkpoint,
+        )
 
     def update(self, loss: Tensor, tokens: int) -> None:
         """Take one optimizer step at the rate of the present time."""
@@ -172,8 +188,14 @@ class Trainer:
 
     def ticks(self) -> Iterator[float]:
         """Yield the elapsed fraction before each step until the time is over, saving at times."""
-        bar = tqdm(total=round(self.plan.seconds), initial=round(self.elapsed), unit="s",
-                   desc=self.checkpoint.stem, mininterval=2, smoothing=0)
+        bar = tqdm(
+            total=round(self.plan.seconds),
+            initial=round(self.elapsed),
+            unit="s",
+            desc=self.checkpoint.stem,
+            mininterval=2,
+            smoothing=0,
+        )
         last, saved = time.monotonic(), self.elapsed
         while self.elapsed < self.plan.seconds:
             fraction = self.elapsed / self.plan.seconds
@@ -185,8 +207,13 @@ class Trainer:
             now = time.monotonic()
             speed = (self.tokens - tokens) / (now - last)
             self.elapsed, last = self.elapsed + now - last, now
-            bar.set_postfix(loss=f"{self.loss:.3f}", tok_s=f"{speed:.0f}", step=self.step,
-                            layers=self.model.config.num_hidden_layers, refresh=False)
+            bar.set_postfix(
+                loss=f"{self.loss:.3f}",
+                tok_s=f"{speed:.0f}",
+                step=self.step,
+                layers=self.model.config.num_hidden_layers,
+                refresh=False,
+            )
             bar.update(min(round(self.elapsed), bar.total) - bar.n)
             if self.elapsed - saved > self.plan.save_every or self.elapsed >= self.plan.seconds:
                 self.save()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,11 @@ from torch import Tensor
 
 class ModelError(ValueError):
     """A model that cannot be loaded or served; the message says which and why."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Model(Protocol):
         """Room for `slots` tokens in each of `batch` rows."""
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, slots: Tensor, view: View, cache: Cache, keep: int
+        self, tokens: Tensor, positions: Tensor, slots: Tensor, view: View, cache: Any, keep: int
     ) -> Tensor:
         """Logits [B, keep, V] of the last `keep` queries; writes the queries' KV to `slots`.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class SlotCache:
-    """Keys and values of all layers in one tensor [layers, batch, slots, key heads + value heads, D]."""
+    """Keys and values of all layers: [layers, batch, slots, key heads + value heads, D]."""
 
     def __init__(self, data: Tensor, positions: Tensor) -> None:
         self.data = data

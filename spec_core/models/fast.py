@@ -1,4 +1,4 @@
-"""A lean Llama-family forward (Llama, Mistral, Qwen2, Qwen3) over slots; knows no trees, no sampling.
+"""A lean Llama-family forward (Llama, Mistral, Qwen2, Qwen3) over slots; knows no trees.
 
 Queries and keys are stored with rotary pairs side by side, so a rotation is one complex product;
 dot products do not notice. In fp32 the norms' weights are folded into the matrices that follow.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class Shape:
     eps: float
 
     @classmethod
-    def of(cls, config) -> Shape:
+    def of(cls, config: Any) -> Shape:
         """Read from a transformers config."""
         heads = config.num_attention_heads
         return cls(
@@ -72,7 +73,7 @@ def _pairs(head_dim: int) -> Tensor:
     return torch.arange(head_dim).view(2, -1).t().reshape(-1)
 
 
-def _rotations(config, shape: Shape, device: torch.device) -> Tensor:
+def _rotations(config: Any, shape: Shape, device: torch.device) -> Tensor:
     """e^(i position frequency) for every position, [context, D/2] complex."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -89,7 +90,7 @@ def _rotations(config, shape: Shape, device: torch.device) -> Tensor:
     return torch.polar(torch.full_like(angles, scale), angles).to(device)
 
 
-def _windows(config) -> list[int | None]:
+def _windows(config: Any) -> list[int | None]:
     """The sliding window of every layer, None where it sees everything."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
@@ -106,7 +107,9 @@ class _Reader:
         self.fold = weights.dtype == torch.float32
         self.pairs = _pairs(shape.head_dim).to(weights.device)
 
-    def linear(self, names: list[tuple[str, int]], width: int, norm: Tensor | None = None) -> Linear:
+    def linear(
+        self, names: list[tuple[str, int]], width: int, norm: Tensor | None = None
+    ) -> Linear:
         """Several projections stacked into one, the norm before them folded in."""
         matrices = [self._rotary(n, self.weights.take(f"{n}.weight", o, width)) for n, o in names]
         biases = [self.weights.optional(f"{n}.bias", o) for n, o in names]
@@ -161,9 +164,11 @@ class _Reader:
 class FastModel:
     """A Llama-family model that scores trees over a slot cache."""
 
-    def __init__(self, config, weights: Weights) -> None:
+    def __init__(self, config: Any, weights: Weights) -> None:
         if config.model_type not in FAMILIES:
-            raise ModelError(f"{config.model_type!r} is not of the fast backend's families {FAMILIES}")
+            raise ModelError(
+                f"{config.model_type!r} is not of the fast backend's families {FAMILIES}"
+            )
         if config.hidden_act != "silu":
             raise ModelError(f"activation {config.hidden_act!r} is not served by the fast backend")
         self.shape = s = Shape.of(config)
@@ -184,17 +189,25 @@ class FastModel:
         self.floor = torch.tensor((s.eps * s.hidden) ** 0.5, device=self.device)
 
     @classmethod
-    def load(cls, path: Path, config, dtype: torch.dtype, device: torch.device) -> FastModel:
+    def load(cls, path: Path, config: Any, dtype: torch.dtype, device: torch.device) -> FastModel:
         """Read a checkpoint folder."""
         return cls(config, Weights(path, dtype, device))
 
     def new_cache(self, batch: int, slots: int) -> SlotCache:
         """Room for `slots` tokens in each of `batch` rows."""
         s = self.shape
-        return SlotCache.empty((s.layers, batch, slots, 2 * s.key_heads, s.head_dim), self.embedding)
+        return SlotCache.empty(
+            (s.layers, batch, slots, 2 * s.key_heads, s.head_dim), self.embedding
+        )
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, slots: Tensor, view: View, cache: SlotCache, keep: int
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        view: View,
+        cache: SlotCache,
+        keep: int,
     ) -> Tensor:
         """Logits [B, keep, V] of the last `keep` queries; the queries' KV goes to `slots`."""
         batch, queries = tokens.shape
@@ -226,7 +239,7 @@ class FastModel:
         if view.full and not self.windows:
             return {None: None}
         seen, groups = view.mask(), self.shape.heads // self.shape.key_heads
-        masks = {None: self._additive(seen, groups)}
+        masks: dict[int | None, Tensor | None] = {None: self._additive(seen, groups)}
         if self.windows:
             cache.positions.view(-1).index_copy_(0, flat, positions.view(-1))
             distance = positions[:, :, None] - cache.positions[:, None, : view.span]
@@ -241,7 +254,7 @@ class FastModel:
         self, qkv: Tensor, index: int, flat: Tensor, rotation: Tensor, mask: Tensor | None,
         span: int, cache: SlotCache,
     ) -> Tensor:  # fmt: skip
-        """Rotate, store, attend; queries of one key head are packed as rows, so no KV is repeated."""
+        """Rotate, store, attend; queries of a key head are packed as rows: no KV is repeated."""
         s, layer = self.shape, self.layers[index]
         total = qkv.shape[0]
         qkv = qkv.view(total, s.heads + 2 * s.key_heads, s.head_dim)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from spec_core.models.base import Model, ModelError
+from spec_core.models.base import Model, ModelError, first_line
 from spec_core.models.weights import folder
 
 Backend = Literal["auto", "fast", "hf"]
@@ -22,7 +22,7 @@ def read_config(path: Path, trust_remote_code: bool = False) -> Any:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ModelError(f"{path}: the config is of no architecture known here: {reason}") from None
 
 

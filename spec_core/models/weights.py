@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from spec_core.models.base import ModelError
+from spec_core.models.base import ModelError, first_line
 
 PICKLED = ("pytorch_model.bin", "model.pt", "model.pth", "consolidated.00.pth")
 
@@ -28,8 +28,10 @@ def folder(source: str | Path) -> Path:
         patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{source}: no such folder, and no hub model could be had: {reason}") from None
+        reason = first_line(error)
+        raise ModelError(
+            f"{source}: no such folder, and no hub model could be had: {reason}"
+        ) from None
 
 
 def files(path: Path) -> list[Path]:
@@ -57,14 +59,14 @@ def load(path: Path, keep: Callable[[str], bool] = lambda name: True) -> dict[st
     for file in files(path):
         try:
             with safe_open(file, framework="pt") as reader:
-                tensors |= {n: reader.get_tensor(n) for n in reader.keys() if keep(n)}  # noqa: SIM118
+                tensors |= {n: reader.get_tensor(n) for n in reader.keys() if keep(n)}
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file}: truncated or not a safetensors file ({error})") from None
     return tensors
 
 
 class Weights:
-    """Tensors taken out by name, in one dtype on one device; says which one is missing or misshapen."""
+    """Tensors taken out by name, in one dtype on one device; says which is missing."""
 
     def __init__(self, path: Path, dtype: torch.dtype, device: torch.device) -> None:
         self.path, self.dtype, self.device = path, dtype, device
@@ -79,7 +81,9 @@ class Weights:
             raise ModelError(f"{self.path}: the weights lack {name}")
         tensor = self.tensors.pop(name)
         if tuple(tensor.shape) != shape:
-            raise ModelError(f"{self.path}: {name} is {tuple(tensor.shape)}, the config says {shape}")
+            raise ModelError(
+                f"{self.path}: {name} is {tuple(tensor.shape)}, the config says {shape}"
+            )
         return tensor.to(self.device, self.dtype)
 
     def optional(self, name: str, *shape: int) -> Tensor | None:

@@ -16,7 +16,7 @@ from spec_core.tree import Tree
 
 @dataclass
 class Chance:
-    """The randomness of a batch in one cycle: seeds and text lengths, and noise derived from them."""
+    """The randomness of a batch in one cycle: seeds, text lengths, and noise from them."""
 
     sampling: Sampling
     seeds: list[int]

@@ -37,20 +37,26 @@ class Rejection:
             return self.greedy.accept(logits, tree, chance)
         finite = logits.amax(-1).isfinite().all(1).tolist()
         target = chance.sampling.shape(logits).softmax(-1)
-        walks = [_walk(b, target[b], tree, chance) if ok else ([], [0]) for b, ok in enumerate(finite)]
-        return Verdict([len(p) for p, _ in walks], [t for _, t in walks], [p for p, _ in walks], finite)
+        walks = [
+            _walk(b, target[b], tree, chance) if ok else ([], [0]) for b, ok in enumerate(finite)
+        ]
+        return Verdict(
+            [len(p) for p, _ in walks], [t for _, t in walks], [p for p, _ in walks], finite
+        )
 
 
 def _walk(row: int, target: Tensor, tree: Tree, chance: Chance) -> tuple[list[int], list[int]]:
     """Accepted nodes, and tokens with the bonus; target: [N, V]."""
-    node, path, tokens = 0, [], []
+    node, path, tokens = 0, list[int](), list[int]()
     parents, held = tree.parents[row].tolist(), tree.tokens[row].tolist()
     slots = tree.expanded[row].tolist()
     while True:
         children = [n for n in range(1, tree.nodes) if parents[n] == node and held[n] != NOTHING]
         draft = tree.drafts[row, slots[node]] if children and tree.drafts is not None else None
         position = chance.lengths[row] + len(path)
-        residual, chosen = _try(target[node], draft, [held[n] for n in children], row, position, chance)
+        residual, chosen = _try(
+            target[node], draft, [held[n] for n in children], row, position, chance
+        )
         if chosen is None:
             return path, [*tokens, _sample(residual, row, position, chance)]
         node = children[chosen]
@@ -59,7 +65,12 @@ def _walk(row: int, target: Tensor, tree: Tree, chance: Chance) -> tuple[list[in
 
 
 def _try(
-    residual: Tensor, draft: Tensor | None, children: list[int], row: int, position: int, chance: Chance
+    residual: Tensor,
+    draft: Tensor | None,
+    children: list[int],
+    row: int,
+    position: int,
+    chance: Chance,
 ) -> tuple[Tensor, int | None]:
     """Offer the children in the order they were drawn; the residual, and which was accepted."""
     if draft is None:
