@@ -46,7 +46,8 @@ def expected(top_p: float) -> Tensor:
     texts, sampling = torch.tensor([[1, 2, token] for token in range(7)]), Sampling(1, top_p=top_p)
     with torch.no_grad():
         chances = sampling.shape(models()[0](texts).logits).softmax(-1).double()
-    return (chances[0, 1][:, None] * chances[:, 2]).flatten()
+    pairs = (chances[0, 1][:, None] * chances[:, 2]).flatten()
+    return pairs / pairs.sum()
 
 
 def merged(found: Tensor, right: Tensor, least: float = 5) -> tuple[list[float], list[float]]:

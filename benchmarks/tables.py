@@ -1,0 +1,106 @@
+"""Regenerates the README's tables from the committed files in benchmarks/results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+README = RESULTS.parent.parent / "README.md"
+
+
+def read(name: str) -> dict:
+    """One file of results."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def origin(content: dict) -> str:
+    """Where a table's figures come from."""
+    m = content["machine"]
+    place = m["gpu"] or f"{m['cpu']}, {m['threads']} threads"
+    return f"{place}; torch {m['torch']}; commit {m['commit']}; `{m['command']}`"
+
+
+def interval(values: list[float]) -> str:
+    """A ratio with its 95 % interval."""
+    return f"{values[0]:.2f}x ({values[1]:.2f} to {values[2]:.2f})"
+
+
+def describe(plan: dict) -> str:
+    """A plan in words."""
+    if plan["depth"] == 0:
+        return "plain decoding"
+    shape = "chain" if plan["width"] == 1 and plan["children"] in (0, 1) else "tree"
+    extra = f", threshold {plan['threshold']}" if plan["threshold"] else ""
+    wide = f", {plan['width']} wide" if plan["width"] > 1 else ""
+    return f"{shape}, depth {plan['depth']}{wide}, {plan['budget']} nodes{extra}"
+
+
+def speed() -> str:
+    """The ratios of the speed table."""
+    content = read("speed")
+    lines = ["| what | ratio (95 % interval over prompts) |", "|---|---|"]
+    lines += [f"| {name} | {interval(v)} |" for name, v in content["ratios"].items()]
+    lines += [""]
+    lines += ["| domain | best plan / our autoregressive |", "|---|---|"]
+    by_domain = content["best plan / autoregressive by domain"]
+    lines += [f"| {name} | {interval(v)} |" for name, v in by_domain.items()]
+    prompts = len({row["prompt_id"] for row in content["rows"]})
+    plan = describe(content["plan"])
+    lines += [
+        "",
+        f"{prompts} test prompts, T = 0, batch 1, fp32; best plan (tuned on dev): {plan}.",
+    ]
+    return "\n".join([*lines, f"Source: {origin(content)}."])
+
+
+def steps() -> str:
+    """Step costs and what a cycle adds."""
+    content = read("curves")
+    nodes = content["target"]["nodes"]
+    header = "| ms per forward, by nodes | " + " | ".join(nodes) + " |"
+    lines = [header, "|---" * (len(nodes) + 1) + "|"]
+    for model in ("target", "draft"):
+        row = [f"{p['median']:.2f}" for p in content[model]["nodes"].values()]
+        lines.append(f"| {model} | " + " | ".join(row) + " |")
+    outside = ", ".join(f"{v['median']:.2f} ms ({k})" for k, v in content["outside_ms"].items())
+    rate = content["throughput"]
+    many = rate["8"]["median"] / rate["1"]["median"]
+    lines += ["", f"Outside the models' forwards, per cycle: {outside}."]
+    lines += [f"Plain decoding at batch 8 / batch 1: {many:.2f}x tokens per second."]
+    lines += [f"Peak memory of `python -m spec_core`: {content['peak_mb']:.0f} MB."]
+    return "\n".join([*lines, f"Source: {origin(content)}."])
+
+
+TABLES = {"speed": speed, "steps": steps}
+
+
+def filled(text: str) -> str:
+    """The README's text with every table made anew."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(
+            pattern, lambda m, t=table: m[1] + t() + "\n" + m[2], text, flags=re.S
+        )
+        assert count == 1, f"the README has {count} places for the table {name}"
+    return text
+
+
+def main() -> None:
+    """Write the README, or with --check fail where it is not what the results say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = README.read_text()
+    new = filled(text)
+    if options.check and new != text:
+        sys.exit("README.md is not what benchmarks/results says; run python -m benchmarks.tables")
+    if not options.check:
+        README.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
