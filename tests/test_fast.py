@@ -6,6 +6,7 @@ from small import CPU, build, closure, load, random_parents
 
 from spec_core.drafters.lm import prefill
 from spec_core.models.base import View
+from spec_core.models.linear import WIDE, Linear, PackedLinear, linear
 
 ROPE = {"rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 LLAMA3 = {**ROPE, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -69,3 +70,14 @@ def test_bfloat16_is_close():
     )
     assert 0 < (found - right).std() < 0.1 * right.std()
     assert load(module, dtype=torch.bfloat16).device == CPU
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+@pytest.mark.parametrize("biased", [False, True])
+def test_every_layout_of_a_product_is_the_product(rows: int, biased: bool) -> None:
+    weight, x = torch.randn(WIDE, 24), torch.randn(rows, 24)
+    bias = torch.randn(WIDE) if biased else None
+    expected = torch.nn.functional.linear(x, weight, bias)
+    kinds = [Linear(weight, bias), PackedLinear(weight, bias)]
+    assert isinstance(linear(weight, bias), PackedLinear)
+    assert all(torch.allclose(kind(x), expected, atol=1e-5) for kind in kinds)

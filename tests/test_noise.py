@@ -79,7 +79,9 @@ def test_a_window_is_the_noise_itself(owners, moves, length, data):
     window, starts = NoiseWindow(5, TARGET, length), [20] * len(owners)
     for move, count in moves:
         starts = [start + max(0, move + row) - 2 * row for row, start in enumerate(starts)]
-        if len(owners) > 1 and data.draw(st.booleans()):  # a sequence ends, the last takes its place
+        if len(owners) > 1 and data.draw(
+            st.booleans()
+        ):  # a sequence ends, the last takes its place
             owners, starts = [owners[-1], *owners[1:-1]], [starts[-1], *starts[1:-1]]
         positions = torch.tensor(starts)[:, None] + torch.arange(count)
         right = gumbel(torch.tensor(owners)[:, None].expand_as(positions), positions, 5, TARGET)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-import torch
-from small import VOCAB, Counting, Hashed, Mixed, drafter, pair_of, plans, target
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import VOCAB, Counting, Hashed, Mixed, drafter, pair_of, plans, target
 
 from spec_core import AUTOREGRESSIVE, Fixed, Pair, Plan, SpeculativeDecoder, Template, cycle
 from spec_core.drafters.lm import ModelDrafter, prefill

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spec_core.models.base import ModelError, View
 from spec_core.models.cache import SlotCache
-from spec_core.models.linear import Linear
+from spec_core.models.linear import Linear, linear
 from spec_core.models.weights import Weights
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -121,7 +121,7 @@ class _Reader:
             ]
             bias = torch.cat(parts)
         matrix = torch.cat(matrices)
-        return Linear(matrix if norm is None else self.folded(matrix, norm), bias)
+        return linear(matrix if norm is None else self.folded(matrix, norm), bias)
 
     def folded(self, matrix: Tensor, norm: Tensor) -> Tensor:
         """The matrix behind a norm that divides by |x| alone: weight and sqrt(width) moved here."""
@@ -184,7 +184,7 @@ class FastModel:
         head = self.embedding
         if not config.tie_word_embeddings:
             head = weights.take("lm_head.weight", s.vocab, s.hidden)
-        self.head = Linear(reader.folded(head, norm) if reader.fold else head, None)
+        self.head = linear(reader.folded(head, norm) if reader.fold else head)
         self.norm = None if reader.fold else norm
         self.floor = torch.tensor((s.eps * s.hidden) ** 0.5, device=self.device)
 

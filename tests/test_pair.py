@@ -1,0 +1,139 @@
+"""What cannot be loaded is refused in one line that names the cause."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small import CPU, build, drafter, target
+
+from spec_core import Pair, load_pair
+from spec_core.models.base import ModelError
+from spec_core.models.load import load_model
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory) -> Path:
+    """A folder that loads."""
+    path = tmp_path_factory.mktemp("models") / "healthy"
+    build().save_pretrained(path)
+    load_model(path, torch.float32, CPU)
+    return path
+
+
+def rewrite(folder: Path, change) -> None:
+    """Change the tensors of a folder."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def configure(folder: Path, **fields) -> None:
+    """Change the config of a folder."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def pickle(folder: Path) -> None:
+    """Leave pickled weights only."""
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def truncate(folder: Path) -> None:
+    """Lose the second half of the weights."""
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def index(content: str):
+    """Put a shard index there."""
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(content)
+
+
+QUERIES = "model.layers.1.self_attn.q_proj.weight"
+BREAKS = {
+    "no folder": (shutil.rmtree, "not a folder"),
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "config is no json": (lambda f: (f / "config.json").write_text("{"), "config"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[1]"), "config"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "missing: model.safetensors"),
+    "truncated": (truncate, "truncated"),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "truncated"),
+    "pickled": (pickle, "pytorch_model.bin, which is never unpickled"),
+    "no tensor": (lambda f: rewrite(f, lambda t: t.pop(QUERIES)), f"lack {QUERIES}"),
+    "shape": (
+        lambda f: rewrite(f, lambda t: t.update({QUERIES: torch.zeros(32, 31)})),
+        f"{QUERIES} is (32, 31), the config says (32, 32)",
+    ),
+    "vocabulary of the config": (lambda f: configure(f, vocab_size=60), "the config says (60, 32)"),
+    "architecture": (lambda f: configure(f, model_type="nonesuch"), "nonesuch"),
+    "activation": (lambda f: configure(f, hidden_act="gelu"), "gelu"),
+    "index is no json": (index("{"), "index of shards"),
+    "index is a list": (index("[1, 2]"), "index of shards"),
+    "index has no map": (index("{}"), "index of shards"),
+    "map is a list": (index('{"weight_map": ["a"]}'), "index of shards"),
+    "map of numbers": (index('{"weight_map": {"a": 1, "b": "c"}}'), "index of shards"),
+    "no shard": (index('{"weight_map": {"a": "b.safetensors"}}'), "missing: b.safetensors"),
+}
+
+
+def refusal(*arguments, **options) -> str:
+    """The line of a refused pair."""
+    with pytest.raises(ModelError) as caught:
+        load_pair(*arguments, **options)
+    line = str(caught.value)
+    assert line and "\n" not in line and len(line) < 500
+    return line
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_folder_is_refused_in_one_line(healthy, tmp_path, name):
+    change, word = BREAKS[name]
+    folder = tmp_path / "broken"
+    shutil.copytree(healthy, folder)
+    change(folder)
+    line = refusal(folder)
+    assert word in line and str(folder) in line
+
+
+def test_a_broken_draft_is_refused_as_a_target_is(healthy, tmp_path):
+    folder = tmp_path / "draft"
+    shutil.copytree(healthy, folder)
+    truncate(folder)
+    assert str(folder) in refusal(healthy, folder)
+
+
+def test_no_tokenizer_is_refused(healthy):
+    line = refusal(healthy)
+    assert "tokenizer" in line and str(healthy) in line
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"draft": "somewhere"}, "draft was given without its target"),
+        ({"dtype": "float7"}, "float7"),
+        ({"dtype": ""}, "dtype"),
+        ({"device": "toaster"}, "toaster"),
+        ({"device": "meta"}, "meta"),
+        ({"device": ""}, "device"),
+        ({"device": "cuda:99"}, "cuda"),
+        ({"target": "./nowhere"}, "nowhere"),
+        ({"target": __file__}, "not a folder"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(options, word):
+    assert word in refusal(**options)
+
+
+def test_two_vocabularies_are_refused_with_both_sizes():
+    other = drafter("near")
+    small = type("Small", (), {"vocab_size": 60, "max_context": other.max_context})()
+    with pytest.raises(ModelError, match="target has 61 tokens, the draft 60"):
+        Pair(target(), small)
