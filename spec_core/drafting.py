@@ -25,8 +25,10 @@ class Ranker:
 
     def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
         logits = logits.float()
+        if self.temperature != 1:
+            logits = logits / self.temperature
         if self.noise is not None:
-            logits = logits / self.temperature + self._rows(depths)
+            logits = logits + self._rows(depths)
         scores, tokens = logits.log_softmax(-1).topk(self.count, -1)
         return Candidates(tokens, scores)
 

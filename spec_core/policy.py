@@ -66,9 +66,17 @@ def autoregressive() -> Fixed:
 
 
 def _plan(fields: dict) -> Plan:
+    """A plan of what JSON gave, which may be anything."""
+    if not isinstance(fields, dict):
+        raise ValueError("its plan is not an object")
     template = fields.pop("template", None)
     if template is not None:
         template = Template(tuple(template["parents"]), tuple(template["ranks"]))
+    counts = [fields[name] for name in ("depth", "width", "children", "budget") if name in fields]
+    if template is not None:
+        counts += [*template.parents, *template.ranks]
+    if not all(type(count) is int for count in counts):
+        raise ValueError("depth, width, children, budget and a template's nodes are whole numbers")
     return Plan(**fields, template=template)
 
 
@@ -84,6 +92,8 @@ def load_policy(folder: str | Path) -> Policy:
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: not readable as a policy ({error})") from None
     try:
+        if not isinstance(content, dict):
+            raise ValueError("it is not an object")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
         if content["kind"] != "fixed":

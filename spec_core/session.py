@@ -138,6 +138,8 @@ class Session:
             raise ValueError(
                 f"the plan expands {expanded} nodes, {DRAFT_ROOM} are the most per cycle"
             )
+        if max(level.children for level in growth.levels) > self.target.vocab_size:
+            raise ValueError("the plan asks for more children than the vocabulary has tokens")
         rank = self.verifier.ranker(self.chance, depth)
         tree = draft(self.drafting, [s.tokens for s in active], growth, rank, roots, stop)
         if tree.chain or tree.tokens.device.type != "cpu":

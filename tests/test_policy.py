@@ -25,6 +25,18 @@ def test_a_policy_comes_back_as_it_was_saved(plan):
         {"kind": "other"},
         {"plan": {"depth": -1}},
         {"plan": {"depth": "3"}},
+        {"plan": "depth"},
+        {"plan": [3]},
+        {"plan": None},
+        {"plan": {"depth": 2.5}},
+        {"plan": {"depth": float("inf")}},
+        {"plan": {"depth": True}},
+        {"plan": {"depth": 3, "width": 1.5}},
+        {"plan": {"depth": 3, "budget": float("inf")}},
+        {"plan": {"depth": 3, "threshold": "0.1"}},
+        {"plan": {"depth": 3, "frontier": []}},
+        {"plan": {"depth": 1, "template": {"parents": [0.0], "ranks": [0]}}},
+        {"plan": {"depth": 1, "template": [0]}},
         {"plan": {"depth": 3, "hue": 1}},
         {"plan": {}},
         {"plan": {"depth": 1, "template": {"parents": [3], "ranks": [0]}}},
@@ -44,4 +56,7 @@ def test_no_file_and_no_json_are_refused(tmp_path: Path):
         load_policy(tmp_path)
     (tmp_path / "policy.json").write_text("{")
     with pytest.raises(ValueError, match="not readable"):
+        load_policy(tmp_path)
+    (tmp_path / "policy.json").write_text("[1]")
+    with pytest.raises(ValueError, match="not a valid policy"):
         load_policy(tmp_path)

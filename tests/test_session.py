@@ -66,7 +66,7 @@ def test_ended_sequences_cost_nothing_further(plan):
 
 
 def held(model, cache, row: int, text: list[int]):
-    """What a row holds of a text and what a fresh prefill of it holds, [layers, slots, heads, D]."""
+    """A row's KV of a text, and that of a fresh prefill: [layers, slots, heads, D]."""
     fresh = model.new_cache(1, len(text) + 1)
     prefill(model, fresh, 0, text, 0)
     return cache.data[:, row, : len(text)], fresh.data[:, 0, : len(text)]
