@@ -22,7 +22,7 @@ from spec_core.verifiers.coupled import Coupled
 
 # A short chain that ends where the draft doubts: gains on any pair whose draft is several times
 # cheaper than its target, and costs little where the draft is poor.
-DEFAULT_PLAN = Plan(depth=6, width=1, budget=7, threshold=0.2)
+DEFAULT_PLAN = Plan(depth=8, budget=9, threshold=0.1)
 
 
 @dataclass
