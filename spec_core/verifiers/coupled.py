@@ -44,24 +44,22 @@ class Coupled:
 
 def follow(picks: Tensor, tree: Tree, finite: Tensor) -> Verdict:
     """The longest path from the root whose every node is its parent's pick, in one host read."""
-    matched = tree.tokens == picks.gather(1, tree.parents)  # [B, N]
-    matched[:, 0] = True
-    ancestors = tree.ancestors
-    reached = ((matched[:, None] & ancestors) == ancestors).all(2)
-    accepted, leaf = torch.where(reached, tree.depths, -1).max(1)
-    batch, nodes = picks.shape
-    rows = ancestors.expand(batch, -1, -1)
-    on_path = rows.gather(1, leaf[:, None, None].expand(-1, 1, nodes))[:, 0]
-    where = torch.where(on_path, tree.depths, tree.depth + 1)
-    path = torch.zeros(batch, tree.depth + 2, dtype=torch.int64, device=picks.device)
-    path.scatter_(1, where, torch.arange(nodes, device=picks.device).expand(batch, -1))
-    tokens = picks.gather(1, path)
-    host = torch.cat((accepted[:, None], finite[:, None], path, tokens), 1).tolist()
-    width = tree.depth + 2
-    counts = [row[0] for row in host]
+    nodes = tree.nodes
+    host = torch.cat((picks, tree.tokens, tree.parents, finite[:, None]), 1).tolist()
+    walks = [_walk(r[:nodes], r[nodes : 2 * nodes], r[2 * nodes : -1]) for r in host]
     return Verdict(
-        accepted=counts,
-        tokens=[row[2 + width : 3 + width + n] for row, n in zip(host, counts, strict=True)],
-        path=[row[3 : 3 + n] for row, n in zip(host, counts, strict=True)],
-        finite=[bool(row[1]) for row in host],
+        accepted=[len(path) for path, _ in walks],
+        tokens=[tokens for _, tokens in walks],
+        path=[path for path, _ in walks],
+        finite=[bool(row[-1]) for row in host],
     )
+
+
+def _walk(picks: list[int], tokens: list[int], parents: list[int]) -> tuple[list[int], list[int]]:
+    """Accepted nodes, and their tokens with the bonus."""
+    child = {(parents[n], tokens[n]): n for n in range(1, len(tokens))}
+    node, path = 0, list[int]()
+    while (node, picks[node]) in child:
+        node = child[node, picks[node]]
+        path.append(node)
+    return path, [*(tokens[n] for n in path), picks[node]]
