@@ -20,7 +20,7 @@ def read(name: str) -> dict:
 def origin(content: dict) -> str:
     """Where a table's figures come from."""
     m = content["machine"]
-    place = m["gpu"] or f"{m['cpu']}, {m['threads']} threads"
+    place = m["gpu"] or f"{m['cpu']}, threads: {m['threads']}"
     return f"{place}; torch {m['torch']}; commit {m['commit']}; `{m['command']}`"
 
 
