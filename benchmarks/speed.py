@@ -13,7 +13,7 @@ from rich.progress import track
 
 from benchmarks.common import RESULTS, pick, ratio, save
 from spec_core import AUTOREGRESSIVE, Fixed, Plan, SpeculativeDecoder, embedded, load_pair
-from spec_core.policy import _plan
+from spec_core.policy import read_plan
 
 COMPARED = (  # the first one's speed over the second one's
     ("autoregressive", "transformers generate"),
@@ -58,7 +58,7 @@ def theirs(new: int, **options) -> Contender:
 
 def best_plan(temperature: str = "0.0") -> Plan:
     """The plan that was tuned on the dev prompts."""
-    return _plan(
+    return read_plan(
         json.loads((RESULTS / "tune.json").read_text())["temperatures"][temperature]["best"]
     )
 

@@ -65,7 +65,8 @@ def autoregressive() -> Fixed:
     return Fixed(AUTOREGRESSIVE)
 
 
-def _plan(fields: dict) -> Plan:
+def read_plan(fields: dict) -> Plan:
+    """The plan that `dataclasses.asdict` wrote."""
     """A plan of what JSON gave, which may be anything."""
     if not isinstance(fields, dict):
         raise ValueError("its plan is not an object")
@@ -98,6 +99,6 @@ def load_policy(folder: str | Path) -> Policy:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
         if content["kind"] != "fixed":
             raise ValueError(f"unknown kind {content['kind']!r}")
-        return Fixed(_plan(content["plan"]))
+        return Fixed(read_plan(content["plan"]))
     except (KeyError, TypeError, AssertionError, ValueError) as error:
         raise ValueError(f"{file}: not a valid policy ({error})") from None

@@ -71,11 +71,8 @@ class Session:
         assert sequences, "a session needs at least one sequence"
         assert all(s.tokens for s in sequences), "a sequence needs at least one token"
         self.pair, self.target, self.verifier = pair, pair.target, verifier
-        self.sequences, self.rows, self.max_nodes = (
-            sequences,
-            list(range(len(sequences))),
-            max_nodes,
-        )
+        self.sequences, self.max_nodes = sequences, max_nodes
+        self.rows = list(range(len(sequences)))
         longest = max(s.limit for s in sequences)
         slots = longest + max_nodes + 8
         self.store = self.cache = self.target.new_cache(len(sequences), slots)
@@ -168,22 +165,22 @@ class Session:
         start = now()
         verdict = self.verifier.accept(self.score(tree), tree, self.chance)
         verified = now()
-        counts, rows = tree.counts, list(self.rows)
-        expanded = tree.expanded.tolist() if self._held(tree) else None
+        rows = list(self.rows)
         tokens: list[list[int]] = []
         for row, sequence in enumerate(self.active):
             if not verdict.finite[row]:
                 sequence.ending = Ending.BROKEN
                 tokens.append([])
                 continue
-            path = verdict.path[row]
-            self._keep(row, len(sequence.tokens), path, expanded[row] if expanded else None)
+            slots = verdict.nodes[row].slots if tree.nodes > 1 else None
+            self._keep(row, len(sequence.tokens), verdict.path[row], slots)
             tokens.append(sequence.extend(verdict.tokens[row]))
         self._drop_finished()
         self.cycles += 1
         outcome = Outcome(
-            rows, list(self.plans), tokens, verdict.accepted, [n - 1 for n in counts], tree,
-            verdict.path, Seconds(verify=verified - start, commit=now() - verified),
+            rows, list(self.plans), tokens, [len(path) for path in verdict.path],
+            [nodes.count - 1 for nodes in verdict.nodes], tree, verdict.path,
+            Seconds(verify=verified - start, commit=now() - verified),
         )  # fmt: skip
         broken = [row for row, finite in zip(rows, verdict.finite, strict=True) if not finite]
         if broken:
@@ -193,18 +190,15 @@ class Session:
             )
         return outcome
 
-    def _held(self, tree: Tree) -> bool:
-        return self.drafting is not None and tree.nodes > 1
-
-    def _keep(self, row: int, length: int, path: list[int], expanded: list[int] | None) -> None:
+    def _keep(self, row: int, length: int, path: list[int], slots: list[int] | None) -> None:
         """Move the accepted nodes' KV behind the text, in the target's cache and the drafter's."""
         if path != list(range(1, len(path) + 1)):
             device, root = self.target.device, length - 1
             source = torch.tensor(path, device=device) + root
             target = torch.arange(root + 1, root + 1 + len(path), device=device)
             self.cache.move(row, source, target)
-        if expanded is not None and self.drafting is not None:
-            self.drafting.commit(row, length, [expanded[node] for node in path])
+        if slots is not None and self.drafting is not None:
+            self.drafting.commit(row, length, [slots[node] for node in path])
 
     def _drop_finished(self) -> None:
         """Ended sequences leave; the last one takes the place of each."""

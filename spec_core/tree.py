@@ -22,6 +22,21 @@ def ancestors_of(parents: Tensor, depth: int) -> Tensor:
     return seen
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """One sequence's tree as host numbers, and what was read along with it."""
+
+    tokens: list[int]
+    parents: list[int]
+    slots: list[int]  # draft slots, -1 where the drafter holds none
+    extra: list[int]
+
+    @property
+    def count(self) -> int:
+        """Nodes, the root included, padding not."""
+        return len(self.tokens) - self.tokens.count(NOTHING)
+
+
 @dataclass
 class Tree:
     """Node 0 is the last committed token; parents precede children; siblings differ."""
@@ -60,6 +75,12 @@ class Tree:
             )
             return ones.tril()
         return ancestors_of(self.parents, self.depth)
+
+    def read(self, extra: Tensor) -> list[Nodes]:
+        """All sequences' nodes and extra numbers [B, any], in one host read."""
+        n = self.nodes
+        rows = torch.cat((self.tokens, self.parents, self.expanded, extra), 1).tolist()
+        return [Nodes(r[:n], r[n : 2 * n], r[2 * n : 3 * n], r[3 * n :]) for r in rows]
 
     @classmethod
     def roots(cls, tokens: Tensor) -> Tree:

@@ -10,10 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
-
-from spec_core.tree import NOTHING
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,3 @@ class Drafter(Protocol):
 
     def open(self, batch: int, slots: int) -> DraftState:
         """Start on `batch` sequences with room for `slots` tokens each."""
-
-
-def nothing(batch: int, width: int, count: int, device: torch.device) -> Candidates:
-    """No proposals at all."""
-    tokens = torch.full((batch, width, count), NOTHING, device=device)
-    return Candidates(tokens, torch.full((batch, width, count), -torch.inf, device=device))

@@ -11,7 +11,7 @@ from torch import Tensor
 from spec_core.drafting import Drawer, Ranker
 from spec_core.noise import TARGET, NoiseWindow
 from spec_core.sampling import Sampling
-from spec_core.tree import Tree
+from spec_core.tree import Nodes, Tree
 
 
 @dataclass
@@ -42,9 +42,9 @@ def chance(sampling: Sampling, vocab: int, device: torch.device) -> Chance:
 class Verdict:
     """What was accepted: host numbers, read in one go."""
 
-    accepted: list[int]  # drafted tokens accepted, per sequence
-    tokens: list[list[int]]  # the accepted tokens and the bonus
     path: list[list[int]]  # tree nodes accepted, the root not included
+    tokens: list[list[int]]  # the accepted tokens and the bonus
+    nodes: list[Nodes]
     finite: list[bool]  # False where the target's logits held a NaN or an infinity
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spec_core.drafting import Ranker
-from spec_core.tree import Tree
+from spec_core.tree import Nodes, Tree
 from spec_core.verifiers.base import Chance, Verdict
 
 
@@ -43,23 +43,27 @@ class Coupled:
 
 
 def follow(picks: Tensor, tree: Tree, finite: Tensor) -> Verdict:
-    """The longest path from the root whose every node is its parent's pick, in one host read."""
-    nodes = tree.nodes
-    host = torch.cat((picks, tree.tokens, tree.parents, finite[:, None]), 1).tolist()
-    walks = [_walk(r[:nodes], r[nodes : 2 * nodes], r[2 * nodes : -1]) for r in host]
+    """The longest path from the root whose every node is its parent's pick."""
+    nodes = tree.read(torch.cat((picks, finite[:, None]), 1))
+    paths = [_walk(n) for n in nodes]
+    ends = [path[-1] if path else 0 for path in paths]
     return Verdict(
-        accepted=[len(path) for path, _ in walks],
-        tokens=[tokens for _, tokens in walks],
-        path=[path for path, _ in walks],
-        finite=[bool(row[-1]) for row in host],
+        path=paths,
+        tokens=[
+            [*(n.tokens[node] for node in path), n.extra[end]]
+            for n, path, end in zip(nodes, paths, ends, strict=True)
+        ],
+        nodes=nodes,
+        finite=[bool(n.extra[-1]) for n in nodes],
     )
 
 
-def _walk(picks: list[int], tokens: list[int], parents: list[int]) -> tuple[list[int], list[int]]:
-    """Accepted nodes, and their tokens with the bonus."""
-    child = {(parents[n], tokens[n]): n for n in range(1, len(tokens))}
+def _walk(nodes: Nodes) -> list[int]:
+    """Accepted nodes, from the root down."""
+    edges = zip(nodes.parents, nodes.tokens, strict=True)
+    child = {edge: node for node, edge in enumerate(edges) if node > 0}
     node, path = 0, list[int]()
-    while (node, picks[node]) in child:
-        node = child[node, picks[node]]
+    while (node, nodes.extra[node]) in child:
+        node = child[node, nodes.extra[node]]
         path.append(node)
-    return path, [*(tokens[n] for n in path), picks[node]]
+    return path

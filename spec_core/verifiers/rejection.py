@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spec_core.drafting import Drawer, Ranker
 from spec_core.noise import ACCEPT, RESIDUAL, gumbel, uniform
-from spec_core.tree import NOTHING, Tree
+from spec_core.tree import NOTHING, Nodes, Tree
 from spec_core.verifiers.base import Chance, Verdict
 from spec_core.verifiers.coupled import Coupled
 
@@ -35,24 +35,27 @@ class Rejection:
         """Walk each tree from its root."""
         if chance.sampling.greedy:
             return self.greedy.accept(logits, tree, chance)
-        finite = logits.amax(-1).isfinite().all(1).tolist()
+        nodes = tree.read(logits.amax(-1).isfinite().all(1, keepdim=True))
+        finite = [bool(n.extra[0]) for n in nodes]
         target = chance.sampling.shape(logits).softmax(-1)
         walks = [
-            _walk(b, target[b], tree, chance) if ok else ([], [0]) for b, ok in enumerate(finite)
+            _walk(b, target[b], nodes[b], tree.drafts, chance) if ok else ([], [0])
+            for b, ok in enumerate(finite)
         ]
-        return Verdict(
-            [len(p) for p, _ in walks], [t for _, t in walks], [p for p, _ in walks], finite
-        )
+        return Verdict([p for p, _ in walks], [t for _, t in walks], nodes, finite)
 
 
-def _walk(row: int, target: Tensor, tree: Tree, chance: Chance) -> tuple[list[int], list[int]]:
+def _walk(
+    row: int, target: Tensor, nodes: Nodes, drafts: Tensor | None, chance: Chance
+) -> tuple[list[int], list[int]]:
     """Accepted nodes, and tokens with the bonus; target: [N, V]."""
     node, path, tokens = 0, list[int](), list[int]()
-    parents, held = tree.parents[row].tolist(), tree.tokens[row].tolist()
-    slots = tree.expanded[row].tolist()
+    held = nodes.tokens
     while True:
-        children = [n for n in range(1, tree.nodes) if parents[n] == node and held[n] != NOTHING]
-        draft = tree.drafts[row, slots[node]] if children and tree.drafts is not None else None
+        children = [
+            n for n in range(1, len(held)) if nodes.parents[n] == node and held[n] != NOTHING
+        ]
+        draft = drafts[row, nodes.slots[node]] if children and drafts is not None else None
         position = chance.lengths[row] + len(path)
         residual, chosen = _try(
             target[node], draft, [held[n] for n in children], row, position, chance
