@@ -6,25 +6,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spec_core.chooser import Length, Network, Table
     from spec_core.decoder import Generation, SpeculativeDecoder, Stats
+    from spec_core.learned import MenuPolicy, StopPolicy, TrimPolicy
+    from spec_core.menu import DEFAULT_MENU, Menu, plan_name
     from spec_core.pair import Pair, load_pair
     from spec_core.plan import AUTOREGRESSIVE, Plan, Template
     from spec_core.policy import Fixed, Policy, autoregressive, load_policy
-    from spec_core.session import Observation, Outcome, Session, cycle
+    from spec_core.session import Observation, Outcome, Session, conversation, cycle
 
 _HOMES = {
+    "chooser": ("Length", "Network", "Table"),
     "decoder": ("Generation", "SpeculativeDecoder", "Stats"),
+    "learned": ("MenuPolicy", "StopPolicy", "TrimPolicy"),
+    "menu": ("DEFAULT_MENU", "Menu", "plan_name"),
     "pair": ("Pair", "load_pair"),
     "plan": ("AUTOREGRESSIVE", "Plan", "Template"),
     "policy": ("Fixed", "Policy", "autoregressive", "load_policy"),
-    "session": ("Observation", "Outcome", "Session", "cycle"),
+    "session": ("Observation", "Outcome", "Session", "conversation", "cycle"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AUTOREGRESSIVE",
+    "DEFAULT_MENU",
     "Fixed",
     "Generation",
+    "Length",
+    "Menu",
+    "MenuPolicy",
+    "Network",
     "Observation",
     "Outcome",
     "Pair",
@@ -33,11 +44,16 @@ __all__ = [
     "Session",
     "SpeculativeDecoder",
     "Stats",
+    "StopPolicy",
+    "Table",
     "Template",
+    "TrimPolicy",
     "autoregressive",
+    "conversation",
     "cycle",
     "load_pair",
     "load_policy",
+    "plan_name",
 ]
 
 

@@ -1,9 +1,12 @@
-"""Drafting: a token source and a growth become trees. One loop for every plan; no host reads."""
+"""Drafting: a token source and a growth become trees. One loop for every plan.
+
+No host reads on a GPU; on the CPU, where they are free, a draft that nobody needs ends early.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,6 +25,7 @@ class Ranker:
     def __init__(self, temperature: float = 1.0, noise: Tensor | None = None) -> None:
         self.temperature, self.noise = temperature, noise  # noise: [B, depths, V]
         self.count = 1
+        self.logs = torch.empty(0)  # [B, W, V] what the last candidates were taken from
 
     def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
         logits = logits.float()
@@ -29,7 +33,8 @@ class Ranker:
             logits = logits / self.temperature
         if self.noise is not None:
             logits = logits + self._rows(depths)
-        scores, tokens = logits.log_softmax(-1).topk(self.count, -1)
+        self.logs = logits.log_softmax(-1)
+        scores, tokens = self.logs.topk(self.count, -1)
         return Candidates(tokens, scores)
 
     def _rows(self, depths: Tensor | int) -> Tensor:
@@ -45,10 +50,11 @@ class Drawer:
     def __init__(self, temperature: float, seeds: Tensor, lengths: Tensor) -> None:
         self.temperature, self.seeds, self.lengths = temperature, seeds, lengths  # [B, 1] each
         self.count = 1
+        self.logs = torch.empty(0)  # [B, W, V] what the last candidates were taken from
         self.distributions: list[Tensor] = []
 
     def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
-        scores = (logits.float() / self.temperature).log_softmax(-1)  # [B, W, V]
+        self.logs = scores = (logits.float() / self.temperature).log_softmax(-1)  # [B, W, V]
         drawn = sum(d.shape[1] for d in self.distributions)
         self.distributions.append(scores.exp())
         slots = torch.arange(drawn, drawn + scores.shape[1], device=scores.device)
@@ -65,43 +71,63 @@ class LevelView:
     depth: int
     scores: Tensor  # [B, candidates of this level] log path probabilities; -inf: none
     width: int
-    pool: list[Tensor] = field(default_factory=list)  # scores of all levels so far, the root first
+    pool: list[Tensor]  # scores of all levels so far, the root first
+    logs: Tensor  # [B, width, V] log probabilities that this level's candidates were taken from
+
+    @property
+    def entropy(self) -> Tensor:
+        """Of the draft's distributions behind this level, in nats, [B, width]."""
+        return -(self.logs.exp() * self.logs).nan_to_num(0.0).sum(-1)
 
 
-Stop = Callable[[LevelView], Tensor]
+# Asks with a LevelView after each level where asked to, wants a mask [B] of who stops; a Tree ends.
+Drafting = Generator[LevelView, Tensor, Tree]
 
 
 def draft(
     state: DraftState, texts: list[list[int]], growth: Growth, rank: Ranker | Drawer, roots: Tensor,
-    stop: Stop | None = None,
-) -> Tree:  # fmt: skip
+    ask: bool = False,
+) -> Drafting:  # fmt: skip
     """Grow one tree per text; roots: [B, 1], the last token of each."""
     rank.count = growth.levels[0].children
     candidates = state.start(texts, rank)
-    if growth.chain and stop is None:
-        return _chain(state, candidates, growth, rank, roots)
+    unconditional = growth.thresholds is None and not ask
+    host = len(roots) == 1 and roots.device.type == "cpu" and isinstance(rank, Ranker)
+    if growth.chain and (unconditional or host):
+        return (yield from _chain(state, candidates, growth, rank, roots, ask))
     grower = _Grower if growth.best is None else _BestFirst
-    return grower(state, growth, rank, roots).grow(candidates, stop)
+    return (yield from grower(state, growth, rank, roots).grow(candidates, ask))
 
 
 def _chain(
-    state: DraftState, first: Candidates, growth: Growth, rank: Ranker | Drawer, roots: Tensor
-) -> Tree:
-    """The general case where every level has one candidate: no selection, no pruning."""
-    tokens, scores = [roots, first.tokens[:, 0]], [first.scores[:, 0]]
-    for depth in range(1, len(growth.levels)):
-        found = state.expand(Frontier(tokens[-1], depth, None, slot=depth, chain=True), rank)
+    state: DraftState, found: Candidates, growth: Growth, rank: Ranker | Drawer, roots: Tensor,
+    ask: bool,
+) -> Drafting:  # fmt: skip
+    """The general case where every level has one candidate: no selection, no padding."""
+    levels, least = len(growth.levels), growth.thresholds
+    tokens, path, depth = [roots], [torch.zeros_like(roots, dtype=torch.float)], 0
+    while True:
+        score = path[-1] + found.scores[:, 0]
+        if least is not None and bool(score < least):
+            break
         tokens.append(found.tokens[:, 0])
-        scores.append(found.scores[:, 0])
+        path.append(score)
+        if depth + 1 == levels:
+            break
+        if ask and bool((yield LevelView(depth + 1, score, 1, path, rank.logs)).all()):
+            break
+        depth += 1
+        found = state.expand(Frontier(tokens[-1], depth, None, slot=depth, chain=True), rank)
     nodes = len(tokens)
+    if nodes == 1:
+        return Tree.roots(roots)
     index = torch.arange(nodes, device=roots.device).expand(len(roots), -1)
-    path = torch.cat(scores, 1).cumsum(1)
     return Tree(
         tokens=torch.cat(tokens, 1),
         parents=(index - 1).clamp(min=0),
         depths=index,
-        scores=torch.cat((path.new_zeros(len(roots), 1), path), 1),
-        expanded=torch.where(index < nodes - 1, index, -1),
+        scores=torch.cat(path, 1),
+        expanded=torch.where(index <= depth, index, -1),  # `depth` nodes were fed to the drafter
         depth=nodes - 1,
         chain=True,
         drafts=_distributions(rank),
@@ -128,11 +154,15 @@ class _Grower:
         self.size, self.slot = 1, 0  # candidates so far; the frontier's first draft slot
         self.stopped: Tensor | None = None
 
-    def grow(self, candidates: Candidates, stop: Stop | None) -> Tree:
+    def grow(self, candidates: Candidates, ask: bool) -> Drafting:
         """Run the rounds and keep the best nodes."""
         for depth, level in enumerate(self.growth.levels, start=1):
             self._record(candidates, level)
-            if depth == len(self.growth.levels) or self._ended(stop, depth, level):
+            if depth == len(self.growth.levels):
+                break
+            if ask and self._stop((yield self._view(depth, level))):
+                break
+            if self._nothing_left():
                 break
             candidates = self._expand(level, self.growth.levels[depth], depth)
         return self._tree()
@@ -151,14 +181,17 @@ class _Grower:
         self.tokens.append(found.tokens.flatten(1))
         self.scores.append(scores)
 
-    def _ended(self, stop: Stop | None, depth: int, level: Level) -> bool:
-        """Whether nobody drafts on: all stopped, or (where a host read is free) none is left."""
-        if stop is not None:
-            view = LevelView(depth, self.scores[-1], level.width, self.scores)
-            mask = stop(view).to(self.device).view(-1, 1)
-            self.stopped = mask if self.stopped is None else self.stopped | mask
-            if bool(self.stopped.all()):
-                return True
+    def _view(self, depth: int, level: Level) -> LevelView:
+        return LevelView(depth, self.scores[-1], level.width, self.scores, self.rank.logs)
+
+    def _stop(self, mask: Tensor) -> bool:
+        """Note who stops; whether everybody has."""
+        mask = mask.to(self.device).view(-1, 1)
+        self.stopped = mask if self.stopped is None else self.stopped | mask
+        return bool(self.stopped.all())
+
+    def _nothing_left(self) -> bool:
+        """Whether no candidate passed, where a host read is free."""
         if self.growth.thresholds is None or self.device.type != "cpu":
             return False
         return not bool(self.scores[-1].isfinite().any())

@@ -41,10 +41,9 @@ class Growth:
 
     @property
     def chain(self) -> bool:
-        """One candidate per round for everybody: the pool is the tree."""
+        """One candidate per round for everybody: no selection is needed."""
         single = all(level.width * level.children == 1 for level in self.levels)
-        plain = self.thresholds is None and not self.padded
-        return single and plain and len(self.levels) < min(self.budgets)
+        return single and not self.padded and len(self.levels) < min(self.budgets)
 
     @property
     def nodes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from spec_core.drafting import LevelView
-from spec_core.plan import AUTOREGRESSIVE, Plan, Template
+from spec_core.menu import read_plan
+from spec_core.plan import AUTOREGRESSIVE, Plan
 
 if TYPE_CHECKING:
     from spec_core.session import Observation, Outcome
+    from spec_core.tree import Tree
 
 FORMAT = 1
 
@@ -22,6 +25,7 @@ class Policy(Protocol):
     """Chooses plans; sees observations only, never text."""
 
     levels: bool  # True: the engine also asks after each draft level
+    trims: bool  # True: the engine also asks how much of the drafted tree to verify
 
     def plan(self, observation: Observation) -> list[Plan]:
         """One plan per sequence, once per cycle."""
@@ -29,14 +33,32 @@ class Policy(Protocol):
     def stop(self, level: LevelView) -> Tensor:
         """Only if levels: which sequences stop drafting now, [B] bool."""
 
+    def trim(self, tree: Tree) -> list[int]:
+        """Only if trims: how many of each tree's nodes to verify, the root included."""
+
     def update(self, outcome: Outcome) -> None:
         """Learn from a cycle."""
 
 
-class Fixed:
-    """The same plan for everybody, always."""
+class Silent:
+    """Answers for the questions that a policy does not want to be asked."""
 
-    levels = False
+    levels = trims = False
+
+    def stop(self, level: LevelView) -> Tensor:
+        """Not asked unless `levels`."""
+        raise NotImplementedError("this policy does not stop at levels")
+
+    def trim(self, tree: Tree) -> list[int]:
+        """Not asked unless `trims`."""
+        raise NotImplementedError("this policy does not trim trees")
+
+    def update(self, outcome: Outcome) -> None:
+        """Nothing to learn."""
+
+
+class Fixed(Silent):
+    """The same plan for everybody, always."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan_ = plan
@@ -44,13 +66,6 @@ class Fixed:
     def plan(self, observation: Observation) -> list[Plan]:
         """The plan, once per sequence."""
         return [self.plan_] * observation.batch
-
-    def stop(self, level: LevelView) -> Tensor:
-        """Never asked."""
-        raise AssertionError("a fixed plan is not asked after levels")
-
-    def update(self, outcome: Outcome) -> None:
-        """Nothing to learn."""
 
     def save(self, folder: str | Path) -> None:
         """Write policy.json; `load_policy` reads it back."""
@@ -63,22 +78,6 @@ class Fixed:
 def autoregressive() -> Fixed:
     """Plain decoding through the same engine."""
     return Fixed(AUTOREGRESSIVE)
-
-
-def read_plan(fields: dict) -> Plan:
-    """The plan that `dataclasses.asdict` wrote."""
-    """A plan of what JSON gave, which may be anything."""
-    if not isinstance(fields, dict):
-        raise ValueError("its plan is not an object")
-    template = fields.pop("template", None)
-    if template is not None:
-        template = Template(tuple(template["parents"]), tuple(template["ranks"]))
-    counts = [fields[name] for name in ("depth", "width", "children", "budget") if name in fields]
-    if template is not None:
-        counts += [*template.parents, *template.ranks]
-    if not all(type(count) is int for count in counts):
-        raise ValueError("depth, width, children, budget and a template's nodes are whole numbers")
-    return Plan(**fields, template=template)
 
 
 def load_policy(folder: str | Path) -> Policy:
@@ -97,8 +96,25 @@ def load_policy(folder: str | Path) -> Policy:
             raise ValueError("it is not an object")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-        if content["kind"] != "fixed":
-            raise ValueError(f"unknown kind {content['kind']!r}")
-        return Fixed(read_plan(content["plan"]))
-    except (KeyError, TypeError, AssertionError, ValueError) as error:
-        raise ValueError(f"{file}: not a valid policy ({error})") from None
+        return KINDS[content["kind"]](content, Path(folder))
+    except (KeyError, TypeError, AssertionError, ValueError, OSError) as error:
+        raise ValueError(f"{file}: not a valid policy ({_said(error)})") from None
+
+
+def _said(error: Exception) -> str:
+    return f"missing or unknown: {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _fixed(content: dict, folder: Path) -> Policy:
+    return Fixed(read_plan(content["plan"]))
+
+
+def _learned(content: dict, folder: Path) -> Policy:
+    from spec_core.learned import read_learned
+
+    return read_learned(content, folder)
+
+
+Reader = Callable[[dict, Path], Policy]
+# What a policy.json may hold, by its kind; other packages add theirs when they are imported.
+KINDS: dict[str, Reader] = {"fixed": _fixed, "menu": _learned, "stop": _learned, "verify": _learned}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 from spec_core.clock import Seconds, now
 from spec_core.drafters.base import DraftState
 from spec_core.drafters.lm import causal, prefill
-from spec_core.drafting import LevelView, Stop, draft
+from spec_core.drafting import Drafting, LevelView, draft
 from spec_core.growth import grow
 from spec_core.models.base import View
 from spec_core.plan import Plan
@@ -54,6 +55,8 @@ class Outcome:
     drafted: list[int]  # nodes verified, the root not counted
     tree: Tree
     path: list[list[int]]  # accepted nodes
+    bonus: list[int]  # the target's own token behind the path, committed unless the text ended
+    logits: torch.Tensor  # [B, N, V] the target's
     seconds: Seconds = field(default_factory=Seconds)
 
 
@@ -118,8 +121,8 @@ class Session:
             for plan, s in zip(plans, self.active, strict=True)
         )
 
-    def draft(self, plans: list[Plan], stop: Stop | None = None) -> Tree:
-        """Grow one tree per sequence."""
+    def draft(self, plans: list[Plan], ask: bool = False) -> Drafting:
+        """Grow one tree per sequence; `ask`: with a question after each level."""
         active = self.active
         self.plans = self.fit(plans)
         self.chance.seeds = [s.seed for s in active]
@@ -138,7 +141,8 @@ class Session:
         if max(level.children for level in growth.levels) > self.target.vocab_size:
             raise ValueError("the plan asks for more children than the vocabulary has tokens")
         rank = self.verifier.ranker(self.chance, depth)
-        tree = draft(self.drafting, [s.tokens for s in active], growth, rank, roots, stop)
+        texts = [s.tokens for s in active]
+        tree = yield from draft(self.drafting, texts, growth, rank, roots, ask)
         if tree.chain or tree.tokens.device.type != "cpu":
             return tree
         return tree.first(max(tree.counts))  # on the CPU a host read is free, padding is not
@@ -163,7 +167,8 @@ class Session:
     def verify(self, tree: Tree) -> Outcome:
         """One target forward, accept, keep the accepted path's KV, end what has ended."""
         start = now()
-        verdict = self.verifier.accept(self.score(tree), tree, self.chance)
+        logits = self.score(tree)
+        verdict = self.verifier.accept(logits, tree, self.chance)
         verified = now()
         rows = list(self.rows)
         tokens: list[list[int]] = []
@@ -180,6 +185,7 @@ class Session:
         outcome = Outcome(
             rows, list(self.plans), tokens, [len(path) for path in verdict.path],
             [nodes.count - 1 for nodes in verdict.nodes], tree, verdict.path,
+            [made[-1] for made in verdict.tokens], logits,
             Seconds(verify=verified - start, commit=now() - verified),
         )  # fmt: skip
         broken = [row for row, finite in zip(rows, verdict.finite, strict=True) if not finite]
@@ -189,6 +195,12 @@ class Session:
                 f"token {len(self.sequences[broken[0]].tokens) + 1}); the tokens so far are kept"
             )
         return outcome
+
+    def count(self, outcome: Outcome) -> None:
+        """Make a finished round the last one and add its seconds up."""
+        self.last = outcome
+        for name, value in vars(outcome.seconds).items():
+            setattr(self.seconds, name, getattr(self.seconds, name) + value)
 
     def _keep(self, row: int, length: int, path: list[int], slots: list[int] | None) -> None:
         """Move the accepted nodes' KV behind the text, in the target's cache and the drafter's."""
@@ -217,34 +229,60 @@ class Session:
             self.cache = self.store.rows(0, len(self.rows))
 
 
-def cycle(session: Session, policy: Policy) -> Outcome:
-    """One round of everybody: plan, draft, verify, learn. The only place where it is written."""
+Question = Observation | LevelView | Tree
+Answer = list[Plan] | torch.Tensor | list[int]
+
+
+def conversation(
+    session: Session, levels: bool = False, trims: bool = False
+) -> Generator[Question, Answer, Outcome]:
+    """One round of everybody: plan, draft, verify. The only place where it is written.
+
+    It asks for what it needs: an Observation wants a plan per sequence; a LevelView (only if
+    levels) a mask [B] of who stops drafting; a Tree (only if trims) a budget per sequence.
+    """
     start = now()
-    plans = policy.plan(session.observe())
-    planned = now()
-    stop = _Timed(policy.stop) if policy.levels else None
-    tree = session.draft(plans, stop)
+    plans = yield session.observe()
+    planned, waited = now(), 0.0
+    growing = session.draft(plans, levels)  # type: ignore[arg-type]
+    try:
+        view = next(growing)
+        while True:
+            asked = now()
+            stopping = yield view
+            waited += now() - asked
+            view = growing.send(stopping)  # type: ignore[arg-type]
+    except StopIteration as grown:
+        tree = grown.value
     drafted = now()
+    if trims and tree.nodes > 1:
+        tree = tree.cut((yield tree))
+    trimmed = now()
     outcome = session.verify(tree)
-    stopping = stop.seconds if stop else 0.0
-    outcome.seconds.draft = drafted - planned - stopping
-    learn = now()
-    policy.update(outcome)
-    outcome.seconds.decide = planned - start + stopping + now() - learn
-    session.last = outcome
-    for name, value in vars(outcome.seconds).items():
-        setattr(session.seconds, name, getattr(session.seconds, name) + value)
+    outcome.seconds.draft = drafted - planned - waited
+    outcome.seconds.decide = planned - start + waited + trimmed - drafted
+    session.count(outcome)
     return outcome
 
 
-class _Timed:
-    """A policy's stop rule with its seconds counted."""
+def cycle(session: Session, policy: Policy) -> Outcome:
+    """One round in which a policy answers, and learns from the outcome."""
+    talk = conversation(session, policy.levels, policy.trims)
+    question = next(talk)
+    try:
+        while True:
+            question = talk.send(_answer(policy, question))
+    except StopIteration as done:
+        outcome: Outcome = done.value
+    start = now()
+    policy.update(outcome)
+    learning = now() - start
+    outcome.seconds.decide += learning
+    session.seconds.decide += learning
+    return outcome
 
-    def __init__(self, stop: Stop) -> None:
-        self.stop, self.seconds = stop, 0.0
 
-    def __call__(self, level: LevelView) -> torch.Tensor:
-        start = now()
-        mask = self.stop(level)
-        self.seconds += now() - start
-        return mask
+def _answer(policy: Policy, question: Question) -> Answer:
+    if isinstance(question, Observation):
+        return policy.plan(question)
+    return policy.stop(question) if isinstance(question, LevelView) else policy.trim(question)

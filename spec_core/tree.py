@@ -89,7 +89,23 @@ class Tree:
         return cls(tokens, zero, zero, zero.float(), zero - 1, depth=0, chain=True)
 
     def first(self, nodes: int) -> Tree:
-        """The same trees padded to fewer nodes; nothing but padding may be cut."""
+        """The same trees with fewer nodes each; parents come first, so what is left is a tree."""
         names = ("tokens", "parents", "depths", "scores", "expanded")
         parts = {name: getattr(self, name)[:, :nodes] for name in names}
-        return Tree(**parts, depth=min(self.depth, nodes - 1), drafts=self.drafts)
+        depth = min(self.depth, nodes - 1)
+        return Tree(**parts, depth=depth, chain=self.chain, drafts=self.drafts)
+
+    def cut(self, budgets: list[int]) -> Tree:
+        """Each sequence's best nodes up to its budget, the root included."""
+        assert self.drafts is None, "a drawn node may not be dropped"
+        assert len(budgets) == len(self.tokens) and min(budgets) >= 1
+        tree = self.first(min(max(budgets), self.nodes))
+        if min(budgets) >= tree.nodes:
+            return tree
+        index = torch.arange(tree.nodes, device=self.tokens.device)
+        dead = index >= torch.tensor(budgets, device=index.device)[:, None]
+        return Tree(
+            tree.tokens.masked_fill(dead, NOTHING), tree.parents.masked_fill(dead, 0),
+            tree.depths.masked_fill(dead, 0), tree.scores.masked_fill(dead, -torch.inf),
+            tree.expanded.masked_fill(dead, -1), depth=tree.depth,
+        )  # fmt: skip

@@ -17,6 +17,7 @@ from spec_core.drafters.base import Candidates, Frontier, Rank
 from spec_core.drafters.lm import ModelDrafter
 from spec_core.models.base import Model
 from spec_core.models.load import load_model
+from spec_core.policy import Silent
 
 VOCAB = 61
 CPU = torch.device("cpu")
@@ -121,11 +122,14 @@ class Counting:
         return self.model.forward(tokens, *rest, **options)
 
 
-class Mixed:
+class Mixed(Silent):
     """A different random plan for every sequence and cycle, and random stops where asked."""
 
-    def __init__(self, plans: list[Plan], seed: int = 0, levels: bool = False) -> None:
-        self.plans, self.levels, self.random = plans, levels, random.Random(seed)
+    def __init__(
+        self, plans: list[Plan], seed: int = 0, levels: bool = False, trims: bool = False
+    ) -> None:
+        self.plans, self.random = plans, random.Random(seed)
+        self.levels, self.trims = levels, trims
 
     def plan(self, observation) -> list[Plan]:
         return [self.random.choice(self.plans) for _ in observation.rows]
@@ -133,8 +137,8 @@ class Mixed:
     def stop(self, level) -> Tensor:
         return torch.tensor([self.random.random() < 0.4 for _ in level.scores])
 
-    def update(self, outcome) -> None:
-        pass
+    def trim(self, tree) -> list[int]:
+        return [self.random.randint(1, 8) for _ in tree.tokens]
 
 
 class Hashed:

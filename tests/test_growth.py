@@ -23,8 +23,18 @@ def trees(some: list[Plan], sampled: bool = False, stop=None):
     state, roots = Hashed().open(len(some), 0), torch.tensor([[t[-1]] for t in TEXTS[: len(some)]])
     seeds = torch.arange(len(some))[:, None]
     rank = Drawer(1.0, seeds, seeds + 3) if sampled else Ranker()
-    tree = draft(state, TEXTS[: len(some)], grow(tuple(some), sampled, CPU), rank, roots, stop)
-    return tree, state
+    growth, ask = grow(tuple(some), sampled, CPU), stop is not None
+    return answered(draft(state, TEXTS[: len(some)], growth, rank, roots, ask), stop), state
+
+
+def answered(growing, stop):
+    """The tree in the end, every level's question answered."""
+    answer = None
+    try:
+        while True:
+            answer = stop(growing.send(answer))
+    except StopIteration as grown:
+        return grown.value
 
 
 def paths(tree, row: int) -> list[tuple[int, ...]]:

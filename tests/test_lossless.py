@@ -67,7 +67,7 @@ def test_every_plan_gives_the_plain_text(backend, sampling, kind):
             alone = run(pair, Fixed(plan), PROMPTS[:1], coupled=False, **options)
             assert alone.tokens == right[:1], name
     assert run(pair, Mixed(EVERY), **options).tokens == right
-    assert run(pair, Mixed(EVERY, levels=True), **options).tokens == right
+    assert run(pair, Mixed(EVERY, levels=True, trims=True), **options).tokens == right
 
 
 @settings(max_examples=20)
@@ -75,14 +75,16 @@ def test_every_plan_gives_the_plain_text(backend, sampling, kind):
     st.lists(plans(), min_size=1, max_size=6),
     st.sampled_from(list(SAMPLINGS)),
     st.sampled_from(DRAFTERS),
-    st.booleans(),
-    st.booleans(),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
     st.integers(0, 99),
+    st.sampled_from([1, 3]),
 )
-def test_random_plans_give_the_plain_text(some, sampling, kind, coupled, levels, seed):
-    policy = Mixed(some, seed, levels)
-    found = run(pair_of(kind), policy, coupled=coupled, **SAMPLINGS[sampling])
-    assert found.tokens == [plain("fast", sampling, i) for i in range(3)]
+def test_random_plans_give_the_plain_text(some, sampling, kind, switches, seed, batch):
+    coupled, levels, trims = switches
+    policy = Mixed(some, seed, levels, trims)
+    options = SAMPLINGS[sampling]
+    found = run(pair_of(kind), policy, PROMPTS[:batch], coupled=coupled, **options)
+    assert found.tokens == [plain("fast", sampling, i) for i in range(batch)]
 
 
 @settings(max_examples=6)

@@ -23,8 +23,8 @@ from spec_core.embedded import HERE, SPLITS, corpus, data, distil
 from spec_core.embedded.card import measure, write_card
 from spec_core.embedded.train import Plan, Trainer, llama, next_token_loss
 
-TARGET_SHARE, LABEL_SHARE = 0.75, 0.11  # of the minutes; the draft's own steps get the rest
-LONG_FROM = 0.88  # elapsed fraction from which the target trains on the full length
+TARGET_SHARE, LABEL_SHARE = 0.62, 0.2  # of the minutes; the draft's own steps get the rest
+LONG_FROM = 0.92  # elapsed fraction from which the target trains on the full length
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sizes:
     hidden: int = 256
     target_inner: int = 704
     draft_inner: int = 512
-    stages: tuple[tuple[float, int], ...] = ((0.0, 6), (0.4, 12), (0.65, 24))
+    stages: tuple[tuple[float, int], ...] = ((0.0, 3), (0.6, 6), (0.8, 12), (0.9, 24))
     train_tokens: int = 4_000_000
     batch_tokens: int = 2048
     label_tokens: int = 16384

@@ -1,0 +1,183 @@
+"""Policies that a chooser makes: over the menu, at draft levels, or of node counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spec_core import features as feature
+from spec_core.chooser import KINDS, Array, Chooser
+from spec_core.menu import Menu, read_plan
+from spec_core.plan import Plan
+from spec_core.policy import FORMAT, Silent
+
+if TYPE_CHECKING:
+    from spec_core.drafting import LevelView
+    from spec_core.session import Observation
+    from spec_core.tree import Tree
+
+
+class Chosen(Silent):
+    """What all three heads share: a chooser, the features it reads, and how it is written."""
+
+    head = ""
+
+    def __init__(self, chooser: Any, projections: int = 0) -> None:
+        self.chooser: Chooser = chooser
+        self.extractor = feature.Extractor(projections)
+        self.inputs = self.extractor.size
+
+    def check(self, choices: int) -> None:
+        """Refuse a chooser that does not fit the features or the choices."""
+        chooser: Any = self.chooser
+        whole = chooser.kind == "network" or chooser.kind == "length"
+        if chooser.inputs > self.inputs or (whole and chooser.inputs != self.inputs):
+            raise ValueError(f"it reads {chooser.inputs} features, there are {self.inputs}")
+        if chooser.outputs > choices or (whole and chooser.outputs != choices):
+            raise ValueError(f"it chooses among {chooser.outputs}, there are {choices}")
+
+    def plan(self, observation: Observation) -> list[Plan]:
+        """One plan per sequence."""
+        raise NotImplementedError
+
+    def fields(self) -> dict:
+        """What is written beside the chooser."""
+        raise NotImplementedError
+
+    def save(self, folder: str | Path) -> None:
+        """Write policy.json and policy.safetensors; `load_policy` reads them back."""
+        from safetensors.numpy import save as pack
+
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        weights = pack(self.chooser.tensors())
+        content = {
+            "format": FORMAT, "kind": self.head, "features": feature.VERSION,
+            "projections": self.extractor.projections, **self.fields(),
+            "chooser": {"kind": self.chooser.kind, **self.chooser.settings()},
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        }  # fmt: skip
+        (path / "policy.safetensors").write_bytes(weights)
+        (path / "policy.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+class MenuPolicy(Chosen):
+    """Chooses a plan of the menu from the features, once per cycle and sequence."""
+
+    head = "menu"
+
+    def __init__(self, menu: Menu, chooser: Any, projections: int = 0) -> None:
+        super().__init__(chooser, projections)
+        self.menu = menu
+        self.check(len(menu))
+
+    def plan(self, observation: Observation) -> list[Plan]:
+        """The chosen plans."""
+        choices = self.chooser.choose(self.extractor.observe(observation))
+        return [self.menu.plans[i] for i in choices.tolist()]
+
+    def fields(self) -> dict:
+        """The menu."""
+        return {"menu": self.menu.content}
+
+    @classmethod
+    def read(cls, content: dict, chooser: Any) -> MenuPolicy:
+        """From what was written."""
+        return cls(Menu.of(content["menu"]), chooser, content["projections"])
+
+
+class StopPolicy(Chosen):
+    """One plan, and after each of its levels a choice: 0 drafts on, 1 stops."""
+
+    head, levels = "stop", True
+
+    def __init__(self, plan: Plan, chooser: Any, projections: int = 0) -> None:
+        super().__init__(chooser, projections)
+        self.plan_, self.known = plan, np.empty((0, 0), np.float32)
+        self.inputs += len(feature.LEVEL_FEATURES)
+        self.check(2)
+
+    def plan(self, observation: Observation) -> list[Plan]:
+        """The plan for everybody."""
+        self.known = self.extractor.observe(observation)
+        return [self.plan_] * observation.batch
+
+    def stop(self, level: LevelView) -> Tensor:
+        """Who stops now."""
+        return torch.from_numpy(self.chooser.choose(level_vector(self.known, level)) == 1)
+
+    def fields(self) -> dict:
+        """The plan."""
+        return {"plan": Menu.of([self.plan_, "ar"]).content[0]}
+
+    @classmethod
+    def read(cls, content: dict, chooser: Any) -> StopPolicy:
+        """From what was written."""
+        return cls(read_plan(content["plan"]), chooser, content["projections"])
+
+
+class TrimPolicy(Chosen):
+    """One plan, and a choice of how many of the drafted nodes to verify."""
+
+    head, trims = "verify", True
+
+    def __init__(self, plan: Plan, budgets: list[int], chooser: Any, projections: int = 0) -> None:
+        super().__init__(chooser, projections)
+        assert budgets and min(budgets) >= 1, "a budget counts the root"
+        self.plan_, self.budgets, self.known = plan, budgets, np.empty((0, 0), np.float32)
+        self.inputs += len(feature.TREE_FEATURES)
+        self.check(len(budgets))
+
+    def plan(self, observation: Observation) -> list[Plan]:
+        """The plan for everybody."""
+        self.known = self.extractor.observe(observation)
+        return [self.plan_] * observation.batch
+
+    def trim(self, tree: Tree) -> list[int]:
+        """The chosen node counts."""
+        choices = self.chooser.choose(tree_vector(self.known, tree))
+        return [self.budgets[i] for i in choices.tolist()]
+
+    def fields(self) -> dict:
+        """The plan and the node counts."""
+        return {"plan": Menu.of([self.plan_, "ar"]).content[0], "budgets": self.budgets}
+
+    @classmethod
+    def read(cls, content: dict, chooser: Any) -> TrimPolicy:
+        """From what was written."""
+        return cls(read_plan(content["plan"]), content["budgets"], chooser, content["projections"])
+
+
+def level_vector(known: Array, level: LevelView) -> Array:
+    """What a stop chooser reads: the features before the plan and those of the level."""
+    return np.hstack((known, feature.level_features(level)))
+
+
+def tree_vector(known: Array, tree: Tree) -> Array:
+    """What a verify chooser reads: the features before the plan and those of the tree."""
+    return np.hstack((known, feature.tree_features(tree)))
+
+
+HEADS = {head.head: head for head in (MenuPolicy, StopPolicy, TrimPolicy)}
+
+
+def read_learned(content: dict, folder: Path) -> Chosen:
+    """The policy of a policy.json and the weights beside it."""
+    from safetensors.numpy import load as unpack
+
+    if content["features"] != feature.VERSION:
+        raise ValueError(
+            f"its features are version {content['features']}, here {feature.VERSION}; train anew"
+        )
+    weights = (folder / "policy.safetensors").read_bytes()
+    if hashlib.sha256(weights).hexdigest() != content["weights_sha256"]:
+        raise ValueError("policy.safetensors is not the file that was exported with it")
+    settings = dict(content["chooser"])
+    kind = KINDS[settings.pop("kind")]
+    return HEADS[content["kind"]].read(content, kind.read(settings, unpack(weights)))
