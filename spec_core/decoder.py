@@ -86,9 +86,12 @@ class SpeculativeDecoder:
     def open(
         self, prompts: Items[str | list[int]], max_new_tokens: int = 128, temperature: float = 0.0,
         top_k: int = 0, top_p: float = 1.0, seed: int = 0, stop: Items[str] = (),
-        ids: Items[str] | None = None, ignore_eos: bool = False,
+        ids: Items[str] | None = None, ignore_eos: bool = False, room: int = 0,
     ) -> Session:  # fmt: skip
-        """A session on these prompts; ids name the requests, so seeds do not depend on order."""
+        """A session on these prompts; ids name the requests, so seeds do not depend on order.
+
+        room: tokens of the longest text that will be admitted later, if any.
+        """
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         if not prompts:
@@ -98,16 +101,16 @@ class SpeculativeDecoder:
         sampling = Sampling(temperature, top_k, top_p)
         names: Items[int | str] = ids if ids is not None else range(len(prompts))
         sequences = [
-            self._sequence(
-                prompt, max_new_tokens, request_seed(seed, name), tuple(stop), ignore_eos
-            )
+            self.sequence(prompt, max_new_tokens, request_seed(seed, name), tuple(stop), ignore_eos)
             for prompt, name in zip(prompts, names, strict=True)
         ]
-        return Session(self.pair, sequences, sampling, self.verifier, self.max_nodes)
+        return Session(self.pair, sequences, sampling, self.verifier, self.max_nodes, room)
 
-    def _sequence(
-        self, prompt: str | list[int], new: int, seed: int, stop: tuple[str, ...], ignore_eos: bool
-    ) -> Sequence:
+    def sequence(
+        self, prompt: str | list[int], new: int, seed: int, stop: tuple[str, ...] = (),
+        ignore_eos: bool = False,
+    ) -> Sequence:  # fmt: skip
+        """One request, checked; `seed` is its own."""
         tokens = self.pair.encode(prompt) if isinstance(prompt, str) else list(prompt)
         context = self.pair.target.max_context
         if not tokens:

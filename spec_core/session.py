@@ -69,14 +69,15 @@ class Session:
 
     def __init__(
         self, pair: Pair, sequences: list[Sequence], sampling: Sampling, verifier: Verifier,
-        max_nodes: int = 64,
+        max_nodes: int = 64, room: int = 0,
     ) -> None:  # fmt: skip
         assert sequences, "a session needs at least one sequence"
         assert all(s.tokens for s in sequences), "a sequence needs at least one token"
         self.pair, self.target, self.verifier = pair, pair.target, verifier
         self.sequences, self.max_nodes = sequences, max_nodes
         self.rows = list(range(len(sequences)))
-        longest = max(s.limit for s in sequences)
+        self.capacity = len(sequences)
+        self.longest = longest = max(room, *(s.limit for s in sequences))
         slots = longest + max_nodes + 8
         self.store = self.cache = self.target.new_cache(len(sequences), slots)
         self.drafting: DraftState | None = None
@@ -211,6 +212,20 @@ class Session:
             self.cache.move(row, source, target)
         if slots is not None and self.drafting is not None:
             self.drafting.commit(row, length, [slots[node] for node in path])
+
+    def admit(self, sequence: Sequence) -> int:
+        """Put a new sequence where an ended one was; returns its request number."""
+        assert len(self.rows) < self.capacity, "every place of the batch is taken"
+        assert sequence.limit <= self.longest, "the session's caches are too short for it"
+        start = now()
+        self.sequences.append(sequence)
+        self.rows.append(len(self.sequences) - 1)
+        self.cache = self.store.rows(0, len(self.rows))
+        prefill(self.target, self.cache, len(self.rows) - 1, sequence.tokens[:-1], 0)
+        if self.drafting is not None:
+            self.drafting.admit()
+        self.prefill_seconds += now() - start
+        return self.rows[-1]
 
     def _drop_finished(self) -> None:
         """Ended sequences leave; the last one takes the place of each."""

@@ -195,6 +195,9 @@ class HashedState:
     def replace(self, row: int, source: int) -> None:
         pass
 
+    def admit(self) -> None:
+        pass
+
 
 @st.composite
 def templates(draw, nodes: int = 9, ranks: int = 3, full: bool = False) -> Template:

@@ -235,3 +235,22 @@ def check_entry(outcome, b: int, sequence, text: list[int]) -> None:
     assert tree.tokens[b, path].tolist()[: len(tokens)] == tokens[: len(path)]
     assert tree.parents[b, path].tolist() == [0, *path][: len(path)]
     assert all(0 <= token < VOCAB for token in tokens)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("plan", [AUTOREGRESSIVE, Plan(3), TREES["beam"]])
+def test_a_text_admitted_later_is_the_same(temperature, plan):
+    decoder, session = opened(pair_of("near"), plan, new=[4, 16, 9], temperature=temperature)
+    waiting = [decoder.sequence(p, 16, s.seed) for p, s in zip(PROMPTS, session.sequences)]
+    with pytest.raises(AssertionError, match="every place"):
+        session.admit(waiting[0])
+    session.longest = 8
+    while not session.done:
+        cycle(session, Mixed([plan, Plan(2, width=2), AUTOREGRESSIVE]))
+        while waiting and len(session.rows) < session.capacity:
+            with pytest.raises(AssertionError, match="too short"):
+                session.admit(waiting[-1])
+            session.longest = 40
+            assert session.admit(waiting.pop()) == len(session.sequences) - 1
+            session.longest = 8
+    assert [s.new for s in session.sequences[3:]] == plain(temperature)[::-1]

@@ -50,6 +50,9 @@ class DraftState(Protocol):
     def replace(self, row: int, source: int) -> None:
         """Row `source` takes the place of row `row`; the last row is dropped."""
 
+    def admit(self) -> None:
+        """A new text, of which nothing is known, takes the row behind the last."""
+
 
 class Drafter(Protocol):
     """A token source that serves a target's vocabulary."""

@@ -55,8 +55,9 @@ class ModelDraftState:
 
     def start(self, texts: list[list[int]], rank: Rank) -> Candidates:
         """Feed the unseen ends of the texts and propose what follows, [B, 1, C]."""
+        behind = min(CATCH_UP, *map(len, texts))  # a text of one token has no two
         for row, text in enumerate(texts):
-            if self.known[row] == 0 or len(text) - self.known[row] > CATCH_UP:
+            if self.known[row] == 0 or len(text) - self.known[row] > behind:
                 prefill(self.model, self.cache, row, text[:-1], self.known[row])
                 self.known[row] = len(text) - 1
         lag = max(len(text) - known for text, known in zip(texts, self.known, strict=True))
@@ -108,4 +109,9 @@ class ModelDraftState:
             self.cache.copy_row(source, row, self.known[source])
             self.known[row] = self.known[source]
         self.known.pop()
+        self.cache = self.store.rows(0, len(self.known))
+
+    def admit(self) -> None:
+        """A new text, of which nothing is known, takes the row behind the last."""
+        self.known.append(0)
         self.cache = self.store.rows(0, len(self.known))
