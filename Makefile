@@ -10,12 +10,15 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-slow test-all format lint type bench hooks clean
+.PHONY: help train demo test test-slow test-all format lint type bench hooks clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-train: $(STAMP) ## Run the main job: decode one prompt with the embedded models
+train: $(STAMP) ## Train a policy with PPO and compare it (about 8 minutes)
+	$(PY) train.py policy=ppo
+
+demo: $(STAMP) ## Decode one prompt with the embedded models
 	$(PY) -m spec_core "def fibonacci(n):" --max-new-tokens 96
 
 test: $(STAMP) ## Run the tests, all but the slow ones
@@ -58,7 +61,7 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "$(PYTHON) cannot make a virtual environment: install the Debian package python3-venv." >&2; \
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,sweep,dev]'
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP)

@@ -114,7 +114,7 @@ def _chain(
         path.append(score)
         if depth + 1 == levels:
             break
-        if ask and bool((yield LevelView(depth + 1, score, 1, path, rank.logs)).all()):
+        if ask and bool((yield LevelView(depth + 1, score, 1, [*path], rank.logs)).all()):
             break
         depth += 1
         found = state.expand(Frontier(tokens[-1], depth, None, slot=depth, chain=True), rank)
@@ -182,7 +182,7 @@ class _Grower:
         self.scores.append(scores)
 
     def _view(self, depth: int, level: Level) -> LevelView:
-        return LevelView(depth, self.scores[-1], level.width, self.scores, self.rank.logs)
+        return LevelView(depth, self.scores[-1], level.width, [*self.scores], self.rank.logs)
 
     def _stop(self, mask: Tensor) -> bool:
         """Note who stops; whether everybody has."""

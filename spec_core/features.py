@@ -109,14 +109,19 @@ def facts(outcome: Outcome) -> Facts:
         scores, parents = tree.scores.float().tolist(), tree.parents.tolist()
         depths = tree.depths.tolist()
         for b, path in enumerate(outcome.path):
-            drawn[b] = _shape_facts(scores[b], parents[b], depths[b], path)
-    ends = [path[-1] if path else 0 for path in outcome.path]
-    told = target_facts(outcome.logits[list(range(batch)), ends], torch.tensor(outcome.bonus))
+            drawn[b] = shape_facts(scores[b], parents[b], depths[b], path)
+    told = target_facts(stop_logits(outcome), outcome.bonus)
     counts = (np.array(c, np.float32) for c in (outcome.accepted, outcome.drafted))
     return Facts(*counts, *drawn.T, *told)  # type: ignore[call-arg]
 
 
-def _shape_facts(
+def stop_logits(outcome: Outcome) -> Array:
+    """The target's logits [B, V] where each walk stopped, on the host."""
+    rows = [outcome.logits[b, path[-1] if path else 0] for b, path in enumerate(outcome.path)]
+    return np.stack([row.float().cpu().numpy() for row in rows])
+
+
+def shape_facts(
     scores: list[float], parents: list[int], depths: list[int], path: list[int]
 ) -> tuple[float, float, float, float]:
     """Depth, expected acceptance, trust and doubt of one tree and the path accepted in it."""
@@ -134,14 +139,18 @@ def _shape_facts(
     )  # fmt: skip
 
 
-def target_facts(logits: torch.Tensor, tokens: torch.Tensor) -> tuple[Array, Array, Array, Array]:
+def target_facts(logits: Array, tokens: list[int]) -> tuple[Array, Array, Array, Array]:
     """Top, margin, entropy and surprise of tokens [N] under the target's logits [N, V]."""
-    logs = logits.float().log_softmax(-1)
-    best = logs.topk(2, -1).values
-    entropy = -(logs.exp() * logs).nan_to_num(0.0).sum(-1, keepdim=True)
-    chosen = logs.gather(-1, tokens.to(logs.device)[:, None])
-    table = torch.cat((best, entropy, chosen), 1).cpu().numpy()
-    return table[:, 0], table[:, 0] - table[:, 1], table[:, 2], table[:, 3]
+    rows = np.arange(len(logits))
+    best = logits.argmax(1)
+    shifted = logits - logits[rows, best][:, None]
+    weights = np.exp(shifted)
+    total = weights.sum(1)
+    mass, chosen = np.log(total), shifted[rows, tokens]
+    weights *= np.maximum(shifted, np.float32(-1e4))  # 0 * -inf is no number
+    entropy = mass - weights.sum(1) / total
+    shifted[rows, best] = -np.inf
+    return -mass, -shifted.max(1), entropy, chosen - mass
 
 
 # Columns of a history, [B, HISTORY] float32: what is carried from cycle to cycle.
@@ -203,7 +212,7 @@ class Extractor:
         self.requests: dict[int, Array] = {}
         self.hidden: dict[int, Array] = {}
         self.seen: Outcome | None = None
-        self.matrix: torch.Tensor | None = None
+        self.matrix: Array | None = None
 
     @property
     def size(self) -> int:
@@ -239,13 +248,11 @@ class Extractor:
 
     def _project(self, outcome: Outcome) -> Array:
         """Fixed random directions of the logits: a linear map of the target's last hidden state."""
-        ends = [path[-1] if path else 0 for path in outcome.path]
-        logits = outcome.logits[list(range(len(ends))), ends].float()
+        logits = stop_logits(outcome)
         if self.matrix is None:
-            noise = torch.Generator().manual_seed(0)
-            matrix = torch.randn(logits.shape[1], self.projections, generator=noise)
-            self.matrix = (matrix / logits.shape[1] ** 0.5).to(logits.device)
-        return (logits.log_softmax(-1) @ self.matrix / 4).cpu().numpy()
+            noise = np.random.default_rng(0).standard_normal((logits.shape[1], self.projections))
+            self.matrix = (noise / logits.shape[1] ** 0.5).astype(np.float32)
+        return (logits - logits.mean(1, keepdims=True)) @ self.matrix / 4
 
 
 def level_features(level: LevelView) -> Array:

@@ -1,0 +1,163 @@
+"""Configuration to objects: the one place that reads it; everything built takes plain arguments."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.evaluation import Bench, Prompt, Workload
+from harness.overrides import CONF
+from harness.tuning import STATIC_GRID, tune, tune_static
+from spec_core import embedded
+from spec_core.menu import Menu, read_name
+from spec_core.pair import Pair, load_pair
+from spec_core.policy import Fixed, Policy, load_policy
+from spec_core.verifiers.base import Verifier
+from spec_core.verifiers.coupled import Coupled
+from spec_core.verifiers.rejection import Rejection
+
+Say = Callable[[str], None]
+
+
+def make_pair(config: Any) -> Pair:
+    """The pair of the configuration, with torch's threads set."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    pair = config.pair
+    return load_pair(pair.target, pair.draft, config.device, config.dtype, pair.backend)
+
+
+def make_verifier(config: Any) -> Verifier:
+    """The verifier of the configuration."""
+    kind = config.verifier
+    return Rejection() if kind.name == "rejection" else Coupled(kind.coupled)
+
+
+def make_bench(config: Any, pair: Pair) -> Bench:
+    """The pair under the configured workload."""
+    if config.batch_size < 1 or config.max_new_tokens < 1:
+        raise ValueError("batch_size and max_new_tokens must be at least 1")
+    workload = Workload(
+        config.temperature, config.top_k, config.top_p, config.max_new_tokens,
+        config.batch_size, config.seed, config.max_nodes,
+    )  # fmt: skip
+    return Bench(pair, workload, make_verifier(config))
+
+
+def make_prompts(config: Any, split: str) -> list[Prompt]:
+    """The prompts of a split; those of a file are split by a hash of their id."""
+    if config.data.kind == "embedded":
+        return embedded.prompts(split)
+    file = Path(config.data.path)
+    found = [prompt for prompt in read_prompts(file) if _split_of(prompt["id"]) == split]
+    if not found:
+        raise ValueError(f"{file}: no prompt falls into the {split} split; give more prompts")
+    return found
+
+
+def _split_of(name: str) -> str:
+    part = zlib.crc32(name.encode()) % 10
+    return "test" if part < 3 else "dev" if part < 5 else "train"
+
+
+def read_prompts(file: Path) -> list[Prompt]:
+    """Lines {"id", "domain", "prompt"}; a broken line is named."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: the prompts cannot be read ({error})") from None
+    found: dict[str, Prompt] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prompt = {"domain": "all", **{key: str(row[key]) for key in ("id", "prompt")}}
+            prompt["domain"] = str(row.get("domain", "all"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{file}, line {number}: not {{"id", "domain", "prompt"}} as JSON ({error!r})'
+            ) from None
+        if prompt["id"] in found:
+            raise ValueError(f"{file}, line {number}: the id {prompt['id']!r} is there twice")
+        if not prompt["prompt"]:
+            raise ValueError(f"{file}, line {number}: the prompt is empty")
+        found[prompt["id"]] = prompt
+    if not found:
+        raise ValueError(f"{file}: there are no prompts in it")
+    return list(found.values())
+
+
+def make_menu(config: Any, bench: Bench) -> Menu:
+    """The menu, every plan of which fits."""
+    menu = Menu.of(list(config.menu.plans))
+    menu.check(bench.workload.max_nodes, bench.pair.target.vocab_size)
+    return menu
+
+
+def make_static(config: Any, bench: Bench, dev: list[Prompt], say: Say) -> tuple[Fixed, dict]:
+    """The best static plan: the named one, or tuned on dev; and what tuning saw."""
+    if config.static != "auto":
+        return Fixed(read_name(config.static)), {}
+    return tune_static(bench, dev, STATIC_GRID, tuple(config.tune_rounds), say)
+
+
+def policy_config(name: str) -> dict[str, Any]:
+    """What conf/policy says of a name; a bare name where it says nothing."""
+    from omegaconf import OmegaConf
+
+    file = CONF / "policy" / f"{name}.yaml"
+    if not file.exists():
+        return {"name": name, "kind": "rule", "arguments": {}}
+    content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    return content
+
+
+def make_policy(
+    item: str, static: Fixed, tuned: Callable[[str, list[dict]], dict] | None = None
+) -> Policy:
+    """A policy by what a user may write: best_static, a plan, a rule, a run or policy folder."""
+    from policies.rules import RULES, make_rule
+
+    if item == "best_static":
+        return static
+    folder = Path(item)
+    for path in (folder / "policy", folder):
+        if (path / "policy.json").is_file():
+            return load_policy(path)
+    if item in RULES:
+        about = policy_config(item)
+        arguments = dict(about.get("arguments") or {})
+        if tuned is not None and about.get("grid"):
+            arguments |= tuned(item, about["grid"])
+        return make_rule(item, **arguments)
+    try:
+        return Fixed(read_name(item))
+    except ValueError:
+        known = ", ".join(["best_static", *RULES])
+        raise ValueError(
+            f"no policy {item!r}: neither a rule ({known}), nor a plan such as chain-4, "
+            "nor a folder with an exported policy"
+        ) from None
+
+
+def tuner(
+    bench: Bench, dev: list[Prompt], rounds: tuple[int, ...], say: Say
+) -> Callable[[str, list[dict]], dict]:
+    """Picks a rule's best arguments of a grid on dev."""
+    from policies.rules import make_rule
+
+    def best(name: str, grid: list[dict]) -> dict:
+        by_name = {json.dumps(arguments): arguments for arguments in grid}
+        candidates = {
+            key: (lambda arguments=arguments: make_rule(name, **arguments))
+            for key, arguments in by_name.items()
+        }
+        return by_name[tune(bench, candidates, dev, rounds, lambda said: say(f"{name}: {said}"))[0]]
+
+    return best

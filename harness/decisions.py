@@ -1,0 +1,90 @@
+"""What policies decided: recorded choices by feature, and drawn trees; knows no clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spec_core import features as feature
+from spec_core.learned import MenuPolicy
+from spec_core.policy import Policy
+from spec_core.render import plain
+
+if TYPE_CHECKING:
+    from harness.evaluation import Bench, Prompt
+
+SHOWN = ("accepted_slow", "hit_fast", "entropy", "doubt", "length")  # features of the report
+BINS = 4
+
+
+class Watched:
+    """A chooser that keeps what it read and chose; nothing to watch for other policies."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.features: list[np.ndarray] = []
+        self.choices: list[np.ndarray] = []
+
+    @classmethod
+    def over(cls, policy: Policy) -> Watched:
+        """Watch a policy from now on."""
+        watcher = cls(policy)
+        if isinstance(policy, MenuPolicy):
+            watcher.inner, policy.chooser = policy.chooser, watcher  # type: ignore[assignment]
+        return watcher
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def choose(self, features: np.ndarray) -> np.ndarray:
+        """What the chooser says, kept."""
+        choice = self.inner.choose(features)
+        self.features.append(features)
+        self.choices.append(choice)
+        return choice
+
+    def clear(self) -> None:
+        """Forget what was kept."""
+        self.features, self.choices = [], []
+
+    def release(self) -> None:
+        """Put the chooser back."""
+        if isinstance(self.policy, MenuPolicy):
+            self.policy.chooser = self.inner
+
+
+def shares(watcher: Watched) -> list[dict[str, Any]]:
+    """Per shown feature: quantile bins and each plan's share of the choices in them."""
+    assert isinstance(watcher.policy, MenuPolicy)
+    features, choices = np.concatenate(watcher.features), np.concatenate(watcher.choices)
+    names = watcher.policy.menu.names
+    return [_by_bin(name, features[:, feature.NAMES.index(name)], choices, names) for name in SHOWN]
+
+
+def _by_bin(name: str, values: np.ndarray, choices: np.ndarray, plans: list[str]) -> dict[str, Any]:
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
+    place = edges.searchsorted(values, "right")
+    counts = np.zeros((len(plans), len(edges) + 1))
+    np.add.at(counts, (choices, place), 1)
+    portion = counts / np.maximum(counts.sum(0), 1)
+    chosen = {p: portion[i].round(4).tolist() for i, p in enumerate(plans) if counts[i].any()}
+    return {"feature": name, "bins": [round(float(e), 4) for e in edges], "shares": chosen}
+
+
+def drawn(bench: Bench, name: str, policy: Policy, prompt: Prompt) -> dict[str, str] | None:
+    """The largest tree of a prompt's first cycles as text; None where nothing is drafted."""
+    kept: list[tuple[int, str]] = []
+
+    def keep(outcome: Any) -> None:
+        if outcome.drafted[0] and len(kept) < 8:
+            tree, path = outcome.tree, outcome.path[0]
+            text = plain(tree, 0, path, bench.pair.decode, outcome.bonus[0])
+            kept.append((outcome.accepted[0], text))
+
+    bench.run(policy, [prompt], watch=keep)
+    if not kept:
+        return None
+    return {"policy": name, "prompt_id": prompt["id"], "text": max(kept)[1]}

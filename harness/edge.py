@@ -1,0 +1,40 @@
+"""Where the scripts meet people: bad overrides, one-line errors, exit codes, sweep folders."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from harness.overrides import problem
+
+T = TypeVar("T")
+
+
+def check_overrides(root: str, arguments: list[str]) -> None:
+    """Leave with one line and exit code 2 where an override is mistyped."""
+    found = problem(root, arguments)
+    if found:
+        print(found, file=sys.stderr)
+        raise SystemExit(2)
+
+
+def guarded(action: Callable[[], T], leave: bool = True) -> T:
+    """Run; what a user can mend becomes one line and exit code 2, Ctrl-C exit code 130."""
+    try:
+        return action()
+    except (ValueError, FileNotFoundError) as error:
+        if not leave:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def sweep_folder() -> str:
+    """The folder of this job of a sweep: the same when a cluster runs it again."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return str(HydraConfig.get().runtime.output_dir)

@@ -1,0 +1,237 @@
+"""One run from its configuration to its folder: train and evaluate; errors are one line each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tqdm import tqdm
+
+from harness import build
+from harness.evaluation import Bench, Prompt, evaluate
+from harness.folder import RunFolder
+from harness.loggers import Logger, make_logger
+from harness.machine import machine
+from harness.training import Budget, Stopped, Trainer, stoppable
+from harness.tuning import spread
+from reports.html import write_report
+from reports.statistics import check_lossless, summarise
+from reports.table import table
+from spec_core.policy import Fixed, Policy
+
+BASELINE, STATIC = "autoregressive", "best_static"
+
+
+def say(text: str) -> None:
+    """A line for people, beside any progress bar."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """The configuration as dictionaries."""
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    return content
+
+
+def open_folder(config: Any, name: str, output: str | None) -> RunFolder:
+    """The folder asked for, the sweep's own, or a new one; with the configuration in it."""
+    from omegaconf import OmegaConf
+
+    if config.folder or output:
+        folder = RunFolder(Path(config.folder or output))
+    else:
+        folder = RunFolder.fresh(Path(config.runs), name)
+    folder.write("config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    return folder
+
+
+def resumed(config: Any) -> Any:
+    """The configuration of the run that is to be resumed."""
+    from omegaconf import OmegaConf
+
+    file = Path(config.resume) / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"{config.resume}: no config.yaml there; give resume=<run folder>")
+    saved: Any = OmegaConf.load(file)
+    saved.folder, saved.resume = config.resume, config.resume
+    return saved
+
+
+def train(config: Any, output: str | None = None) -> dict[str, Any]:
+    """Tune the static plan, learn, export and compare; returns the summary."""
+    if config.resume:
+        config = resumed(config)
+    about = plain(config)
+    folder = open_folder(config, f"{config.policy.name}-s{config.seed}", output)
+    say(f"run folder: {folder.path}")
+    pair = build.make_pair(config)
+    bench = build.make_bench(config, pair)
+    dev, test = build.make_prompts(config, "dev"), build.make_prompts(config, "test")
+    logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
+    logger = make_logger(about["logger"]["name"], about, folder.path, **logger_options)
+    with stoppable() as stop:
+        try:
+            static = _static(config, bench, dev, folder)
+            policy = _learn(config, bench, dev, static, folder, logger, stop)
+            folder.status("evaluating")
+            policies = {BASELINE: build.make_policy(BASELINE, static), STATIC: static}
+            for name in config.baselines:
+                policies.setdefault(name, build.make_policy(name, static))
+            policies[config.policy.name] = policy
+            chosen = spread(test, config.test_prompts) if config.test_prompts else test
+            return compare(config, bench, policies, chosen, folder, logger, [config.policy.name])
+        except Stopped:
+            folder.status("stopped")
+            say(f"stopped; go on with resume={folder.path}")
+            return {}
+        except BaseException as error:
+            folder.status("failed", error=str(error))
+            raise
+
+
+def _static(config: Any, bench: Bench, dev: list[Prompt], folder: RunFolder) -> Fixed:
+    """The best static plan, tuned once per run."""
+    from spec_core.menu import plan_name, read_plan
+
+    known = folder.read("static.json")
+    if known:
+        return Fixed(read_plan(known["plan"]))
+    folder.status("tuning")
+    static, speeds = build.make_static(config, bench, dev, say)
+    name = plan_name(static.plan_)
+    folder.write("static.json", {"plan": name, "speeds": speeds})
+    say(f"best static plan on dev: {name}")
+    return static
+
+
+def _learn(
+    config: Any, bench: Bench, dev: list[Prompt], static: Fixed, folder: RunFolder,
+    logger: Logger, stop: Callable[[], bool],
+) -> Policy:  # fmt: skip
+    """What the configured policy became: learned, or a rule as it is."""
+    from spec_core.policy import load_policy
+
+    about = plain(config.policy)
+    if about["kind"] != "learner":
+        policy = build.make_policy(about["name"], static)
+        if hasattr(policy, "save"):
+            policy.save(folder.path / "policy")
+        return policy
+    if folder.read("status.json", {}).get("state") not in ("evaluating", "done"):
+        _train_learner(config, about, bench, dev, static, folder, logger, stop)
+    exported = folder.whole("policy")
+    assert exported is not None, "training ends with a probe, which exports"
+    return load_policy(exported)
+
+
+def _train_learner(
+    config: Any, about: dict, bench: Bench, dev: list[Prompt], static: Fixed, folder: RunFolder,
+    logger: Logger, stop: Callable[[], bool],
+) -> None:  # fmt: skip
+    from harness.environments import make_env
+    from policies.learners import make_learner
+
+    env = make_env(config, bench, about)
+    learner = make_learner(about["name"], env, config.seed, **(about.get("arguments") or {}))
+    budget = Budget(config.steps, config.minutes, config.probe_every)
+    folder.status("training")
+    with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
+        probes = spread(dev, config.dev_prompts)
+        Trainer(learner, env, static, bench, probes, budget, folder, logger, bar).run(stop)
+
+
+def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
+    """Compare policies by name, plan or folder; rules at their best on dev."""
+    about = plain(config)
+    pair = build.make_pair(config)
+    bench = build.make_bench(config, pair)
+    dev, prompts = build.make_prompts(config, "dev"), build.make_prompts(config, config.split)
+    if config.prompts:
+        prompts = spread(prompts, config.prompts)
+    folder = open_folder(config, "evaluate", output)
+    say(f"run folder: {folder.path}")
+    static = _static(config, bench, dev, folder)
+    tuned = build.tuner(bench, dev, tuple(config.tune_rounds), say) if config.tune else None
+    policies: dict[str, Policy] = {}
+    for item in dict.fromkeys([BASELINE, STATIC, *config.policies]):
+        policies[_short(item, policies)] = build.make_policy(item, static, tuned)
+    logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
+    logger = make_logger(about["logger"]["name"], about, folder.path, job="eval", **logger_options)
+    learned = [name for name, policy in policies.items() if hasattr(policy, "chooser")]
+    return compare(config, bench, policies, prompts, folder, logger, learned)
+
+
+def _short(item: str, taken: Any) -> str:
+    """A policy's name in the table: a folder's last part, numbered where it is there already."""
+    path = Path(item)
+    name = path.parent.name if path.name == "policy" else path.name
+    return name if name not in taken else f"{name}-{sum(t.startswith(name) for t in taken) + 1}"
+
+
+BAR = "{desc} |{bar:20}| {n:.0f}/{total:.0f} s {postfix}"
+
+
+def compare(
+    config: Any, bench: Bench, policies: dict[str, Policy], prompts: list[Prompt],
+    folder: RunFolder, logger: Logger, learned: list[str], oracle: dict | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate, check that nothing was lost, and write results.json and report.html."""
+    repeats = int(config.get("repeats", 1))
+    runs = repeats * len(policies) * len(bench.batches(prompts))
+    with tqdm(total=runs, desc="evaluating", file=sys.stderr, mininterval=1) as bar:
+        found = evaluate(
+            bench, policies, prompts, repeats, config.seed, lambda: bar.update() and None
+        )
+    if not bench.decoder.verifier.sampled or bench.workload.temperature == 0:
+        check_lossless(found["rows"])
+    summary = summarise(found["rows"], BASELINE, STATIC, config.seed)
+    settings = {
+        "pair": bench.pair.name, "temperature": config.temperature,
+        "batch_size": config.batch_size, "max_new_tokens": config.max_new_tokens,
+        "seed": config.seed, "verifier": config.verifier.name, "prompts": len(prompts),
+        "baseline": BASELINE, "static": STATIC, "learned": learned,
+        "static_plan": _plan_of(policies.get(STATIC)),
+    }  # fmt: skip
+    results = {
+        "settings": settings, "summary": summary, **found,
+        "machine": machine(config.device),
+    }  # fmt: skip
+    if oracle:
+        results["oracle"] = oracle
+    folder.write("results.json", results)
+    write_report(results, folder.path / "report.html")
+    Console(stderr=False, width=None).print(table(summary, results.get("oracle")))
+    print(f"report: {folder.path / 'report.html'}")
+    logger.finish(_numbers(summary), _comparison(summary), folder.path)
+    folder.status("done")
+    return summary
+
+
+def _plan_of(policy: Policy | None) -> str | None:
+    from spec_core.menu import plan_name
+
+    return plan_name(policy.plan_) if isinstance(policy, Fixed) else None
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, float]:
+    """The headline numbers, flat."""
+    return {
+        f"eval/{name}/tokens_per_second": figures["tokens_per_second"]["value"]
+        for name, figures in summary["policies"].items()
+    }
+
+
+def _comparison(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per policy for a logger's table."""
+    return [
+        {
+            "policy": name,
+            **{key: figures["tokens_per_second"][key] for key in ("value", "low", "high")},
+        }
+        for name, figures in summary["policies"].items()
+    ]

@@ -1,0 +1,151 @@
+"""The training loop: a learner learns, its policy is probed on dev, the best one is kept.
+
+Knows no configuration: learners, environments and benches are handed in.
+"""
+
+from __future__ import annotations
+
+import csv
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.evaluation import Bench, Prompt
+from harness.folder import RunFolder
+from harness.loggers import Logger
+from harness.tuning import speeds
+from spec_core.policy import Policy
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When training ends and how often it looks at dev."""
+
+    steps: int
+    minutes: float
+    probe_every: float = 60.0  # seconds of learning between two probes
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.minutes <= 0 or self.probe_every <= 0:
+            raise ValueError("steps, minutes and probe_every must be positive")
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop; its state is saved."""
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """A question whether SIGTERM has come; the signal itself interrupts nothing."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Trainer:
+    """One learner in one environment, with its checkpoints in one folder."""
+
+    def __init__(
+        self, learner: Any, env: Any, static: Policy, bench: Bench, dev: list[Prompt],
+        budget: Budget, folder: RunFolder, logger: Logger, bar: Any,
+    ) -> None:  # fmt: skip
+        self.learner, self.env, self.static, self.bench, self.dev = learner, env, static, bench, dev
+        self.budget, self.folder, self.logger, self.bar = budget, folder, logger, bar
+        self.elapsed, self.probed, self.best = 0.0, 0.0, 0.0  # best: speed over the static's
+        self.clock, self.stopping = time.monotonic(), False
+        self._resume()
+
+    def _resume(self) -> None:
+        saved = self.folder.whole("state")
+        if saved is None:
+            return
+        self.learner.restore(saved / "learner")
+        clock = RunFolder(saved).read("trainer.json")
+        self.elapsed, self.probed, self.best = clock["elapsed"], clock["probed"], clock["best"]
+        if hasattr(self.env, "restore"):
+            self.env.restore(clock["env"])
+
+    def save(self) -> None:
+        """Everything that a resumed run needs, whole or not at all."""
+        clock = {"elapsed": self.elapsed, "probed": self.probed, "best": self.best}
+        clock["env"] = self.env.state() if hasattr(self.env, "state") else {}
+        with self.folder.replacing("state") as state:
+            self.learner.save(state / "learner")
+            RunFolder(state).write("trainer.json", clock)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Learn to the end of the budget; raises Stopped when asked to stop before."""
+        self.clock = time.monotonic()
+        self.bar.total = round(60 * self.budget.minutes)
+
+        def watch(progress: Any) -> bool:
+            self._tick()
+            self._tell(progress)
+            self.save()
+            self.stopping = stop()
+            return not self.stopping and self.elapsed < 60 * self.budget.minutes
+
+        self.learner.learn(self.env, self.budget.steps, watch)
+        self._tick()
+        self.save()
+        if self.stopping:
+            raise Stopped
+        self.probe()
+        self.save()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.elapsed, self.clock = self.elapsed + now - self.clock, now
+        if self.elapsed - self.probed >= self.budget.probe_every:
+            self.probe()
+
+    def probe(self) -> None:
+        """Measure the policy against the static plan on dev; the best so far is exported."""
+        policy = self.learner.policy()
+        found = speeds(self.bench, {"static": self.static, "learned": policy}, self.dev)
+        ratio = found["learned"] / found["static"]
+        if ratio > self.best:
+            self.best = ratio
+            with self.folder.replacing("policy") as folder:
+                policy.save(folder)
+        self.probed = self.elapsed
+        self.clock = time.monotonic()  # probing is not learning
+        metrics = {
+            "dev/learned": found["learned"],
+            "dev/static": found["static"],
+            "dev/best": self.best,
+        }
+        self._log(metrics)
+        self.bar.set_postfix_str(
+            f"dev {found['learned']:.1f} tok/s, best static {found['static']:.1f}, "
+            f"best {100 * (self.best - 1):+.1f} %"
+        )
+
+    def _tell(self, progress: Any) -> None:
+        rate = float(getattr(self.env, "rate", 0.0))
+        self._log({"train/tokens_per_second": rate, "train/reward": progress.reward,
+                   **{f"train/{name}": value for name, value in progress.metrics.items()}})  # fmt: skip
+        self.bar.set_description_str(f"step {progress.steps} | now {rate:.1f} tok/s")
+        self.bar.n = min(round(self.elapsed), self.bar.total)
+        self.bar.refresh()
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        append_metrics(self.folder.path / "metrics.csv", self.learner.steps, metrics)
+        self.logger.log(self.learner.steps, metrics)
+
+
+def append_metrics(file: Path, step: int, metrics: dict[str, float]) -> None:
+    """One line per number: step, name, value."""
+    new = not file.exists()
+    with file.open("a", newline="") as lines:
+        writer = csv.writer(lines)
+        if new:
+            writer.writerow(("env_step", "name", "value"))
+        writer.writerows((step, name, value) for name, value in metrics.items())

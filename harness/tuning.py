@@ -1,0 +1,73 @@
+"""The best of many candidates on dev prompts: interleaved, halved as the prompts grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from harness.evaluation import Bench, Prompt, interleaved, rows_of, speed
+from spec_core.menu import plan_name, read_name
+from spec_core.policy import Fixed, Policy
+
+# Brackets the optimum of pairs whose draft is right from a third to nearly all of the time.
+STATIC_GRID = (
+    "ar", "chain-1", "chain-2", "chain-3", "chain-4", "chain-6", "chain-8", "chain-12", "chain-16",
+    "chain-6@0.3", "chain-8@0.1", "chain-8@0.3", "chain-8@0.5", "chain-12@0.1", "chain-12@0.3",
+    "chain-16@0.2", "beam-2x2n4", "beam-4x2n8", "beam-6x2n12", "beam-8x2n16", "beam-4x3n12",
+    "beam-6x2n8@0.1", "beam-8x2n12@0.1",
+)  # fmt: skip
+KEPT = 0.34  # of the candidates, after each round
+
+
+def spread(prompts: list[Prompt], per_domain: int) -> list[Prompt]:
+    """The first prompts of every domain, domains taking turns."""
+    by_domain: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        by_domain.setdefault(prompt["domain"], []).append(prompt)
+    longest = min(per_domain, max(map(len, by_domain.values())))
+    turns = range(longest)
+    return [found[i] for i in turns for found in by_domain.values() if i < len(found)]
+
+
+def speeds(bench: Bench, policies: dict[str, Policy], prompts: list[Prompt]) -> dict[str, float]:
+    """Tokens per second of every policy, interleaved on the prompts."""
+    for policy in policies.values():
+        bench.run(policy, bench.batches(prompts)[0])
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
+    for name, batch, made, repeat in interleaved(bench, policies, prompts, 1, 0):
+        rows[name] += rows_of(name, batch, made, repeat)
+    return {name: speed(found) for name, found in rows.items()}
+
+
+def tune(
+    bench: Bench, candidates: dict[str, Callable[[], Policy]], prompts: list[Prompt],
+    rounds: tuple[int, ...] = (1, 3), tick: Callable[[str], None] = lambda said: None,
+) -> tuple[str, dict[str, float]]:  # fmt: skip
+    """The fastest candidate, and the last round's tokens per second; rounds: prompts per domain."""
+    if not prompts:
+        raise ValueError("there are no dev prompts to tune on")
+    names = list(candidates)
+    found: dict[str, float] = {}
+    for i, per_domain in enumerate(rounds if len(names) > 1 else rounds[-1:]):
+        tick(f"tuning {len(names)} candidates, {per_domain} prompts per domain")
+        made = {name: candidates[name]() for name in names}
+        found = speeds(bench, made, spread(prompts, per_domain))
+        names = sorted(names, key=lambda name: -found[name])
+        if i + 1 < len(rounds):
+            names = names[: max(3, round(KEPT * len(names)))]
+    return names[0], {name: found[name] for name in names}
+
+
+def tune_static(
+    bench: Bench, prompts: list[Prompt], grid: tuple[str, ...] = STATIC_GRID,
+    rounds: tuple[int, ...] = (1, 3), tick: Callable[[str], None] = lambda said: None,
+) -> tuple[Fixed, dict[str, float]]:  # fmt: skip
+    """The best static plan of a grid, and the speeds of the last round."""
+    plans = {name: read_name(name) for name in grid}
+    fitting = {
+        name: plan for name, plan in plans.items() if plan.budget <= bench.workload.max_nodes
+    }
+    candidates = {name: (lambda plan=plan: Fixed(plan)) for name, plan in fitting.items()}
+    best, found = tune(bench, candidates, prompts, rounds, tick)
+    assert plan_name(plans[best])
+    return Fixed(plans[best]), found
