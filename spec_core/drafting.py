@@ -34,7 +34,10 @@ class Ranker:
         if self.noise is not None:
             logits = logits + self._rows(depths)
         self.logs = logits.log_softmax(-1)
-        scores, tokens = self.logs.topk(self.count, -1)
+        if self.count == 1:
+            scores, tokens = self.logs.max(-1, keepdim=True)
+        else:
+            scores, tokens = self.logs.topk(self.count, -1)
         return Candidates(tokens, scores)
 
     def _rows(self, depths: Tensor | int) -> Tensor:

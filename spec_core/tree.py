@@ -97,8 +97,10 @@ class Tree:
 
     def cut(self, budgets: list[int]) -> Tree:
         """Each sequence's best nodes up to its budget, the root included."""
-        assert self.drafts is None, "a drawn node may not be dropped"
         assert len(budgets) == len(self.tokens) and min(budgets) >= 1
+        if min(budgets) >= self.nodes:
+            return self
+        assert self.drafts is None, "a drawn node may not be dropped"
         tree = self.first(min(max(budgets), self.nodes))
         if min(budgets) >= tree.nodes:
             return tree

@@ -19,6 +19,18 @@ def causal(queries: int, device: torch.device) -> Tensor:
     return torch.ones(1, queries, queries, dtype=torch.bool, device=device).tril()
 
 
+@lru_cache(maxsize=8)
+def steps(device: torch.device) -> Tensor:
+    """0, 1, 2, ... for slicing."""
+    return torch.arange(4096, device=device)
+
+
+@lru_cache(maxsize=8)
+def everything(device: torch.device) -> Tensor:
+    """True, for slicing: one query that sees all, [1, 1, K]."""
+    return torch.ones(1, 1, 4096, dtype=torch.bool, device=device)
+
+
 def prefill(
     model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int = 512
 ) -> None:
@@ -75,15 +87,13 @@ class ModelDraftState:
     def expand(self, frontier: Frontier, rank: Rank) -> Candidates:
         """One forward over the frontier, each node behind its ancestors."""
         width = frontier.tokens.shape[1]
-        slots = self.base + torch.arange(
-            frontier.slot, frontier.slot + width, device=self.base.device
-        )
-        positions = (self.base + frontier.depths).expand(slots.shape)
+        slots = self.base + steps(self.base.device)[frontier.slot : frontier.slot + width]
+        positions = slots if frontier.chain else (self.base + frontier.depths).expand(slots.shape)
         if len(slots) > 1:  # padding of a sequence near the end of the context
             positions = positions.clamp(max=self.max_context - 1)
         ancestors = frontier.ancestors
         if ancestors is None:
-            ancestors = torch.ones(1, 1, frontier.slot + 1, dtype=torch.bool, device=slots.device)
+            ancestors = everything(slots.device)[:, :, : frontier.slot + 1]
         view = View(
             self.base[:, 0], ancestors, span=self.longest - 1 + frontier.slot + width,
             full=frontier.chain and len(slots) == 1,

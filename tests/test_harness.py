@@ -1,0 +1,185 @@
+"""Evaluation, tuning, run folders, prompts and overrides on tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from small import Letters, pair_of
+
+from harness.build import read_prompts
+from harness.evaluation import Bench, Workload, evaluate, speed
+from harness.folder import RunFolder
+from harness.overrides import CONF, problem
+from harness.tuning import spread, tune, tune_static
+from reports.statistics import check_lossless
+from spec_core import AUTOREGRESSIVE, Fixed, Menu, MenuPolicy, Plan, Table
+from spec_core.features import NAMES
+
+PROMPTS = [
+    {"id": f"{domain}-{i}", "domain": domain, "prompt": text}
+    for domain, texts in {"a": ("123", "456", "789"), "b": ("5", "777")}.items()
+    for i, text in enumerate(texts)
+]
+
+
+def bench(kind: str = "near", **work) -> Bench:
+    """A tiny pair under a workload."""
+    pair = pair_of(kind, tokenizer=Letters())
+    return Bench(pair, Workload(**{"max_new_tokens": 16, "seed": 3, **work}))
+
+
+def choosing() -> MenuPolicy:
+    """A policy that chooses by what was accepted before."""
+    table = Table([NAMES.index("hit_fast")], [[0.4]], np.array([0, 1]))
+    return MenuPolicy(Menu.of(["ar", "chain-3"]), table)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_policy_runs_on_every_prompt_and_nothing_is_lost(batch, temperature):
+    policies = {"ar": Fixed(AUTOREGRESSIVE), "chain": Fixed(Plan(3)), "menu": choosing()}
+    at = bench(batch_size=batch, temperature=temperature)
+    found = evaluate(at, policies, PROMPTS, repeats=2)
+    keys = {(r["policy"], r["prompt_id"], r["repeat"]) for r in found["rows"]}
+    assert len(keys) == len(found["rows"]) == 3 * 5 * 2
+    assert all(r["new_tokens"] == len(r["output_tokens"]) == 16 for r in found["rows"])
+    check_lossless(found["rows"])
+    assert set(found["decisions"]) == {"menu"}
+    for shown in found["decisions"]["menu"]:
+        sums = [sum(column) for column in zip(*shown["shares"].values(), strict=True)]
+        assert len(sums) == len(shown["bins"]) + 1
+        assert all(abs(total - 1) < 1e-3 or total == 0 for total in sums)
+    assert {tree["policy"] for tree in found["trees"]} >= {"chain"}
+    assert policies["menu"].chooser.kind == "table" and not hasattr(
+        policies["menu"].chooser, "inner"
+    )
+    json.dumps(found)
+
+
+def test_rows_add_up_to_the_batch():
+    at = bench(batch_size=5)
+    rows = evaluate(at, {"chain": Fixed(Plan(2))}, PROMPTS)["rows"]
+    assert len({r["seconds"] for r in rows}) == 1
+    assert sum(r["accepted"] for r in rows) < sum(r["drafted"] for r in rows)
+    assert speed(rows) == pytest.approx(5 * 16 / sum(r["seconds"] for r in rows))
+
+
+def test_no_prompts_are_refused():
+    with pytest.raises(ValueError, match="no prompts"):
+        evaluate(bench(), {"ar": Fixed(AUTOREGRESSIVE)}, [])
+
+
+class Clocked(Bench):
+    """A bench whose seconds are those of a made-up machine: one per cycle, so cycles decide."""
+
+    def run(self, policy, prompts, **watching):
+        made = super().run(policy, prompts, **watching)
+        made.stats.seconds = float(made.stats.cycles)
+        return made
+
+
+def test_tuning_finds_the_plan_of_fewest_cycles():
+    at = Clocked(pair_of("same", tokenizer=Letters()), Workload(max_new_tokens=16))
+    best, found = tune_static(at, PROMPTS, ("ar", "chain-1", "chain-3", "chain-7", "chain-2"))
+    assert best.plan_.depth == 7
+    assert found["chain-7"] == 8.0 and max(found.values()) == 8.0
+    candidates = {
+        name: (lambda d=depth: Fixed(Plan(d))) for name, depth in {"x": 1, "y": 3}.items()
+    }
+    assert tune(at, candidates, PROMPTS)[0] == "y"
+
+
+def test_prompts_are_spread_over_domains():
+    assert [p["id"] for p in spread(PROMPTS, 2)] == ["a-0", "b-0", "a-1", "b-1"]
+    assert [p["id"] for p in spread(PROMPTS, 9)] == ["a-0", "b-0", "a-1", "b-1", "a-2"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.replacing("state") as state:
+        (state / "x").write_text("1")
+    with pytest.raises(RuntimeError), folder.replacing("state") as state:
+        (state / "x").write_text("2")
+        raise RuntimeError
+    assert (folder.whole("state") / "x").read_text() == "1"
+    os.replace(folder.path / "state", folder.path / ".state.old")  # a kill between the two moves
+    assert (folder.whole("state") / "x").read_text() == "1"
+    with folder.replacing("state") as state:
+        (state / "x").write_text("3")
+    assert (folder.whole("state") / "x").read_text() == "3"
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be made"):
+        RunFolder(tmp_path / "file" / "run")
+    folder = RunFolder(tmp_path / "run")
+    folder.write("a.json", {"b": 1})
+    assert folder.read("a.json") == {"b": 1} and folder.read("c.json", 7) == 7
+    (folder.path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable"):
+        folder.read("a.json")
+    assert RunFolder.fresh(tmp_path, "x").path != RunFolder.fresh(tmp_path, "x").path
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2"),
+        ('{"id": "x"}', "line 2"),
+        ("[1]", "line 2"),
+        ('{"id": "first", "prompt": "x"}', "there twice"),
+        ('{"id": "x", "prompt": ""}', "is empty"),
+    ],
+)
+def test_a_broken_prompt_line_is_named(tmp_path, line, said):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"id": "first", "domain": "d", "prompt": "p"}\n')
+    assert read_prompts(file) == [{"id": "first", "domain": "d", "prompt": "p"}]
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=said):
+        read_prompts(file)
+
+
+def test_empty_and_missing_prompt_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_prompts(tmp_path / "none")
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(ValueError, match="no prompts"):
+        read_prompts(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("policy=pppo", "did you mean 'ppo'"),
+        ("temprature=1", "did you mean 'temperature'"),
+        ("polcy=ppo", "did you mean 'policy'"),
+        ("env.haed=stop", "did you mean 'head'"),
+        ("policy=ppo,dqm", "did you mean 'dqn'"),
+    ],
+)
+def test_mistyped_overrides_get_a_suggestion(argument, said):
+    found = problem("train", ["seed=1", argument])
+    assert found and said in found and "\n" not in found
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["policy=ppo", "temperature=1.0", "-m", "seed=0,1", "+extra=1", "env.head=stop"],
+        ["policy=ppo,dqn", "policy.arguments.rate=3", "hydra.sweep.dir=x", "pair.target=a/b"],
+        ["experiment=null", "data.path=x=y"],
+    ],
+)
+def test_good_overrides_pass(arguments):
+    assert problem("train", arguments) is None
+
+
+def test_configuration_files_are_short():
+    for path in CONF.rglob("*.yaml"):
+        if path.parent != CONF:
+            assert len(path.read_text().splitlines()) <= 25, path
