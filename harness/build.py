@@ -12,10 +12,11 @@ import torch
 
 from harness.evaluation import Bench, Prompt, Workload
 from harness.overrides import CONF
-from harness.tuning import STATIC_GRID, tune, tune_static
+from harness.tuning import STATIC_GRID, spread, tune, tune_static
 from spec_core import embedded
 from spec_core.menu import Menu, read_name
 from spec_core.pair import Pair, load_pair
+from spec_core.plan import Plan
 from spec_core.policy import Fixed, Policy, load_policy
 from spec_core.verifiers.base import Verifier
 from spec_core.verifiers.coupled import Coupled
@@ -134,7 +135,7 @@ def make_policy(
         about = policy_config(item)
         arguments = dict(about.get("arguments") or {})
         if tuned is not None and about.get("grid"):
-            arguments |= tuned(item, about["grid"])
+            arguments |= tuned(item, [{**arguments, **more} for more in about["grid"]])
         return make_rule(item, **arguments)
     try:
         return Fixed(read_name(item))
@@ -146,6 +147,17 @@ def make_policy(
         ) from None
 
 
+def measured_acceptance(bench: Bench, dev: list[Prompt], ranks: int = 4) -> list[float]:
+    """P(child of rank r is accepted | its parent was), on one dev prompt per domain."""
+    from policies.rules.sequoia import RankCounter
+
+    counter = RankCounter(ranks)
+    wide = Fixed(Plan(3, width=ranks, children=ranks, budget=bench.workload.max_nodes))
+    for batch in bench.batches(spread(dev, 1)):
+        bench.run(wide, batch, watch=counter)
+    return [round(rate, 4) for rate in counter.rates]
+
+
 def tuner(
     bench: Bench, dev: list[Prompt], rounds: tuple[int, ...], say: Say
 ) -> Callable[[str, list[dict]], dict]:
@@ -153,6 +165,10 @@ def tuner(
     from policies.rules import make_rule
 
     def best(name: str, grid: list[dict]) -> dict:
+        if name == "sequoia":
+            rates = measured_acceptance(bench, dev)
+            say(f"sequoia: P(child of rank accepted) {', '.join(f'{r:.2f}' for r in rates)}")
+            grid = [{**arguments, "acceptance": rates} for arguments in grid]
         by_name = {json.dumps(arguments): arguments for arguments in grid}
         candidates = {
             key: (lambda arguments=arguments: make_rule(name, **arguments))

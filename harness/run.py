@@ -105,7 +105,7 @@ def _static(config: Any, bench: Bench, dev: list[Prompt], folder: RunFolder) -> 
     static, speeds = build.make_static(config, bench, dev, say)
     name = plan_name(static.plan_)
     folder.write("static.json", {"plan": name, "speeds": speeds})
-    say(f"best static plan on dev: {name}")
+    say(f"static plan: {name}" + (" (tuned on dev)" if speeds else " (as given)"))
     return static
 
 
