@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,7 @@ def tuner(
             say(f"sequoia: P(child of rank accepted) {', '.join(f'{r:.2f}' for r in rates)}")
             grid = [{**arguments, "acceptance": rates} for arguments in grid]
         by_name = {json.dumps(arguments): arguments for arguments in grid}
-        candidates = {
-            key: (lambda arguments=arguments: make_rule(name, **arguments))
-            for key, arguments in by_name.items()
-        }
+        candidates = {key: partial(make_rule, name, **what) for key, what in by_name.items()}
         return by_name[tune(bench, candidates, dev, rounds, lambda said: say(f"{name}: {said}"))[0]]
 
     return best

@@ -23,6 +23,7 @@ class Watched:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self.inner: Any = getattr(policy, "chooser", None)
         self.features: list[np.ndarray] = []
         self.choices: list[np.ndarray] = []
 
@@ -31,12 +32,10 @@ class Watched:
         """Watch a policy from now on."""
         watcher = cls(policy)
         if isinstance(policy, MenuPolicy):
-            watcher.inner, policy.chooser = policy.chooser, watcher  # type: ignore[assignment]
+            policy.chooser = watcher
         return watcher
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":
-            raise AttributeError(name)
         return getattr(self.inner, name)
 
     def choose(self, features: np.ndarray) -> np.ndarray:

@@ -55,8 +55,8 @@ class WeightsAndBiases:
         import wandb
 
         self.wandb = wandb
-        chosen = mode if mode != "auto" else "online" if logged_in() else "offline"
-        about = {
+        chosen: Any = mode if mode != "auto" else "online" if logged_in() else "offline"
+        about: dict[str, Any] = {
             "project": project, "group": group, "name": name, "job_type": job, "config": config,
             "dir": str(folder), "id": _run_id(folder), "resume": "allow",
         }  # fmt: skip
@@ -79,8 +79,8 @@ class WeightsAndBiases:
 
     def _finish(self, summary: dict[str, Any], table: list[dict[str, Any]], folder: Path) -> None:
         if table:
-            columns = list(table[0])
-            rows = [[row[column] for column in columns] for row in table]
+            columns: list[str | int] = list(table[0])
+            rows = [list(row.values()) for row in table]
             self.run.log({"comparison": self.wandb.Table(columns=columns, data=rows)})
         self.run.summary.update(summary)
         artifact = self.wandb.Artifact(f"policy-{self.run.id}", type="policy")

@@ -42,10 +42,8 @@ def open_folder(config: Any, name: str, output: str | None) -> RunFolder:
     """The folder asked for, the sweep's own, or a new one; with the configuration in it."""
     from omegaconf import OmegaConf
 
-    if config.folder or output:
-        folder = RunFolder(Path(config.folder or output))
-    else:
-        folder = RunFolder.fresh(Path(config.runs), name)
+    given = config.folder or output
+    folder = RunFolder(Path(given)) if given else RunFolder.fresh(Path(config.runs), name)
     folder.write("config.yaml", OmegaConf.to_yaml(config, resolve=True))
     return folder
 

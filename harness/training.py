@@ -130,8 +130,8 @@ class Trainer:
 
     def _tell(self, progress: Any) -> None:
         rate = float(getattr(self.env, "rate", 0.0))
-        self._log({"train/tokens_per_second": rate, "train/reward": progress.reward,
-                   **{f"train/{name}": value for name, value in progress.metrics.items()}})  # fmt: skip
+        metrics = {f"train/{name}": value for name, value in progress.metrics.items()}
+        self._log({"train/tokens_per_second": rate, "train/reward": progress.reward, **metrics})
         self.bar.set_description_str(f"step {progress.steps} | now {rate:.1f} tok/s")
         self.bar.n = min(round(self.elapsed), self.bar.total)
         self.bar.refresh()

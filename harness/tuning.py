@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from harness.evaluation import Bench, Prompt, interleaved, rows_of, speed
@@ -40,7 +41,7 @@ def speeds(bench: Bench, policies: dict[str, Policy], prompts: list[Prompt]) -> 
 
 
 def tune(
-    bench: Bench, candidates: dict[str, Callable[[], Policy]], prompts: list[Prompt],
+    bench: Bench, candidates: Mapping[str, Callable[[], Policy]], prompts: list[Prompt],
     rounds: tuple[int, ...] = (1, 3), tick: Callable[[str], None] = lambda said: None,
 ) -> tuple[str, dict[str, float]]:  # fmt: skip
     """The fastest candidate, and the last round's tokens per second; rounds: prompts per domain."""
@@ -67,7 +68,7 @@ def tune_static(
     fitting = {
         name: plan for name, plan in plans.items() if plan.budget <= bench.workload.max_nodes
     }
-    candidates = {name: (lambda plan=plan: Fixed(plan)) for name, plan in fitting.items()}
+    candidates = {name: partial(Fixed, plan) for name, plan in fitting.items()}
     best, found = tune(bench, candidates, prompts, rounds, tick)
     assert plan_name(plans[best])
     return Fixed(plans[best]), found
