@@ -14,6 +14,8 @@ def make_env(config: Any, bench: Bench, about: dict[str, Any]) -> Any:
     head = about.get("head") or config.env.head
     if config.env.name == "live":
         return _live(config, bench, head)
+    if config.env.name == "replay":
+        return _replay(config, bench)
     raise ValueError(f"no environment {config.env.name!r}; known: live, replay")
 
 
@@ -28,4 +30,23 @@ def _live(config: Any, bench: Bench, head: str) -> Any:
         max_new_tokens=work.max_new_tokens, seed=work.seed, plan=read_name(config.env.plan),
         budgets=list(config.env.budgets), max_nodes=work.max_nodes,
         projections=config.env.projections, verifier=bench.decoder.verifier,
+    )  # fmt: skip
+
+
+def _replay(config: Any, bench: Bench) -> Any:
+    from envs.replay import ReplayVectorEnv
+    from envs.trace import Trace, check_disjoint
+
+    trace = Trace.read(config.env.traces)
+    for split in ("dev", "test"):
+        check_disjoint(trace, build.make_prompts(config, split))
+    if trace.meta.temperature != config.temperature:
+        raise ValueError(
+            f"{config.env.traces}: recorded at temperature {trace.meta.temperature}, "
+            f"not {config.temperature}"
+        )
+    loads = list(config.env.loads or [config.batch_size])
+    return ReplayVectorEnv(
+        trace, config.env.costs, num_envs=config.env.num_envs, loads=loads, seed=config.seed,
+        menu=build.make_menu(config, bench), reward=config.reward.name,
     )  # fmt: skip

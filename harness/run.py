@@ -176,7 +176,7 @@ BAR = "{desc} |{bar:20}| {n:.0f}/{total:.0f} s {postfix}"
 
 def compare(
     config: Any, bench: Bench, policies: dict[str, Policy], prompts: list[Prompt],
-    folder: RunFolder, logger: Logger, learned: list[str], oracle: dict | None = None,
+    folder: RunFolder, logger: Logger, learned: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate, check that nothing was lost, and write results.json and report.html."""
     repeats = int(config.get("repeats", 1))
@@ -199,8 +199,11 @@ def compare(
         "settings": settings, "summary": summary, **found,
         "machine": machine(config.device),
     }  # fmt: skip
-    if oracle:
-        results["oracle"] = oracle
+    if config.get("traces"):
+        from harness.gap import leads, shares
+
+        lead = leads(bench, config.traces, config.costs, prompts, settings["static_plan"])
+        results["oracle"] = shares(lead, summary, STATIC)
     folder.write("results.json", results)
     write_report(results, folder.path / "report.html")
     Console(stderr=False, width=None).print(table(summary, results.get("oracle")))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter as now
+from typing import Any, Protocol
 
-__all__ = ["Seconds", "now"]
+import torch
+
+__all__ = ["Clock", "Seconds", "clock", "now"]
 
 
 @dataclass
@@ -21,3 +24,48 @@ class Seconds:
     def total(self) -> float:
         """All of the cycle."""
         return self.decide + self.draft + self.verify + self.commit
+
+
+class Clock(Protocol):
+    """Marks the borders of phases without waiting; they are read after the cycle's sync."""
+
+    def mark(self) -> Any:
+        """Now, in the order of the device's work."""
+
+    def between(self, first: Any, last: Any) -> float:
+        """Seconds from one mark to a later one."""
+
+
+class HostClock:
+    """For devices that work while the host waits."""
+
+    def mark(self) -> float:
+        """The host's time."""
+        return now()
+
+    def between(self, first: float, last: float) -> float:
+        """Their difference."""
+        return last - first
+
+
+class DeviceClock:
+    """For a GPU, which is behind the host: events in its stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def mark(self) -> torch.cuda.Event:
+        """An event behind all work given so far."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def between(self, first: torch.cuda.Event, last: torch.cuda.Event) -> float:
+        """By the device's own time; the wait is nothing once the cycle's result was read."""
+        last.synchronize()
+        return first.elapsed_time(last) / 1e3
+
+
+def clock(device: torch.device) -> Clock:
+    """The clock of a device."""
+    return DeviceClock(device) if device.type == "cuda" else HostClock()

@@ -11,6 +11,7 @@ import torch
 from spec_core import embedded
 from spec_core.drafters.base import Drafter
 from spec_core.drafters.lm import ModelDrafter
+from spec_core.graphs import Graphs, static
 from spec_core.models.base import Model, ModelError, first_line
 from spec_core.models.load import Backend, load_model
 
@@ -46,10 +47,12 @@ class Pair:
 def load_pair(
     target: str | Path | None = None, draft: str | Path | None = None, device: str = "cpu",
     dtype: str | None = None, backend: Backend = "auto", trust_remote_code: bool = False,
+    graphs: Graphs = "auto",
 ) -> Pair:  # fmt: skip
     """Load a pair from folders or hub ids; with no target, the embedded pair.
 
     A target without a draft decodes plainly. dtype: float32 on the CPU, bfloat16 on a GPU.
+    graphs: auto captures CUDA graphs on a GPU; static runs over their buffers without them.
     """
     if target is None:
         if draft is not None:
@@ -59,10 +62,11 @@ def load_pair(
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     kind = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else torch.bfloat16
-    model = load_model(target, kind, where, backend, trust_remote_code)
+    model = static(load_model(target, kind, where, backend, trust_remote_code), graphs)
     drafter = None
     if draft is not None:
-        drafter = ModelDrafter(load_model(draft, kind, where, backend, trust_remote_code))
+        small = load_model(draft, kind, where, backend, trust_remote_code)
+        drafter = ModelDrafter(static(small, graphs))
     tokenizer = _tokenizer(target, trust_remote_code)
     return Pair(model, drafter, tokenizer, _eos(model, tokenizer), Path(str(target)).name)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spec_core.clock import Seconds, now
+from spec_core.clock import Seconds, clock, now
 from spec_core.drafters.base import DraftState
 from spec_core.drafters.lm import causal, prefill
 from spec_core.drafting import Drafting, LevelView, draft
@@ -85,6 +85,7 @@ class Session:
             self.drafting = pair.drafter.open(len(sequences), longest + DRAFT_ROOM)
         self.chance = chance(sampling, self.target.vocab_size, self.target.device)
         self.seconds, self.cycles = Seconds(), 0
+        self.clock = clock(self.target.device)
         self.last: Outcome | None = None
         start = now()
         for row, sequence in enumerate(sequences):
@@ -128,7 +129,9 @@ class Session:
         self.plans = self.fit(plans)
         self.chance.seeds = [s.seed for s in active]
         self.chance.lengths = [len(s.tokens) for s in active]
+        # An upload waits for the device: it comes here, where nothing is under way yet.
         roots = torch.tensor([s.tokens[-1:] for s in active], device=self.target.device)
+        self.base = self.chance.column(self.chance.lengths) - 1
         depth = max(plan.depth for plan in self.plans)
         if depth == 0 or max(plan.budget for plan in self.plans) == 1:
             return Tree.roots(roots)
@@ -156,21 +159,21 @@ class Session:
     def score(self, tree: Tree) -> torch.Tensor:
         """The target's logits [B, N, V] on the trees: one forward."""
         lengths, device = self.chance.lengths, self.target.device
-        base = torch.tensor(lengths, device=device)[:, None] - 1
-        slots = base + torch.arange(tree.nodes, device=device)
-        positions = base + tree.depths
+        slots = self.base + torch.arange(tree.nodes, device=device)
+        positions = self.base + tree.depths
         ancestors = tree.ancestors if tree.nodes > 1 else causal(1, device)
         full = len(lengths) == 1 and tree.nodes == 1
-        view = View(base[:, 0], ancestors, span=max(lengths) - 1 + tree.nodes, full=full)
+        span = max(lengths) - 1 + tree.nodes
+        view = View(self.base[:, 0], ancestors, span, full)
         tokens = tree.tokens if tree.chain else tree.tokens.clamp(min=0)
         return self.target.forward(tokens, positions, slots, view, self.cache, keep=tree.nodes)
 
     def verify(self, tree: Tree) -> Outcome:
         """One target forward, accept, keep the accepted path's KV, end what has ended."""
-        start = now()
+        start = self.clock.mark()
         logits = self.score(tree)
         verdict = self.verifier.accept(logits, tree, self.chance)
-        verified = now()
+        verified, read = self.clock.mark(), now()
         rows = list(self.rows)
         tokens: list[list[int]] = []
         for row, sequence in enumerate(self.active):
@@ -187,7 +190,7 @@ class Session:
             rows, list(self.plans), tokens, [len(path) for path in verdict.path],
             [nodes.count - 1 for nodes in verdict.nodes], tree, verdict.path,
             [made[-1] for made in verdict.tokens], logits,
-            Seconds(verify=verified - start, commit=now() - verified),
+            Seconds(verify=self.clock.between(start, verified), commit=now() - read),
         )  # fmt: skip
         broken = [row for row, finite in zip(rows, verdict.finite, strict=True) if not finite]
         if broken:
@@ -256,26 +259,29 @@ def conversation(
     It asks for what it needs: an Observation wants a plan per sequence; a LevelView (only if
     levels) a mask [B] of who stops drafting; a Tree (only if trims) a budget per sequence.
     """
-    start = now()
+    clock = session.clock
+    start = clock.mark()
     plans = yield session.observe()
-    planned, waited = now(), 0.0
+    planned, waits = clock.mark(), []
     growing = session.draft(plans, levels)  # type: ignore[arg-type]
     try:
         view = next(growing)
         while True:
-            asked = now()
+            asked = clock.mark()
             stopping = yield view
-            waited += now() - asked
+            waits.append((asked, clock.mark()))
             view = growing.send(stopping)  # type: ignore[arg-type]
     except StopIteration as grown:
         tree = grown.value
-    drafted = now()
+    drafted = clock.mark()
     if trims and tree.nodes > 1:
         tree = tree.cut((yield tree))
-    trimmed = now()
+    trimmed = clock.mark()
     outcome = session.verify(tree)
-    outcome.seconds.draft = drafted - planned - waited
-    outcome.seconds.decide = planned - start + waited + trimmed - drafted
+    waited = sum(clock.between(*wait) for wait in waits)
+    outcome.seconds.draft = clock.between(planned, drafted) - waited
+    decided = clock.between(start, planned) + clock.between(drafted, trimmed)
+    outcome.seconds.decide = decided + waited
     session.count(outcome)
     return outcome
 

@@ -1,0 +1,235 @@
+"""The engine behind the live environments: B texts in one session, decoded with the real clock.
+
+It drives `spec_core.session.conversation`, hands the learner's questions out, and keeps the books:
+which environment a row belongs to, and what every step cost. Knows no gymnasium.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs.feed import Feed, Prompt
+from envs.heads import Actions, Head, Mask
+from envs.rewards import Rate, Reward
+from spec_core.features import Array, Extractor
+from spec_core.sampling import Sampling
+from spec_core.session import Answer, Observation, Outcome, Question, Session, conversation
+from spec_core.tree import NOTHING
+from spec_core.verifiers.base import Verifier
+
+FIGURES = ("tokens", "seconds", "accepted", "drafted", "depth", "cycles", "texts")
+NOW = 500.0  # steps that `rate` remembers
+
+
+@dataclass
+class Step:
+    """What one step of all environments gave; arrays are [B]."""
+
+    features: Array  # [B, F] what the next actions are asked on
+    rewards: NDArray[np.float64]
+    over: Mask  # episodes that ended in this step
+    figures: NDArray[np.float64]  # [FIGURES, B] sums over the cycles of the step
+    final: Array  # [B, F] the features at the ends of those that are over
+    prompts: list[Prompt]  # of the texts in which the actions were taken
+    active: Mask  # whose next action makes a difference
+    outcome: Outcome | None  # the cycle that the actions decided, once it is over
+    entries: NDArray[np.int64]  # each environment's entry in it
+
+
+class Engine:
+    """A batch of environments; an ended text's place is taken by the next prompt at once."""
+
+    def __init__(
+        self, feed: Feed, head: Head, reward: Reward, sampling: Sampling, verifier: Verifier,
+        num_envs: int, seed: int = 0, max_nodes: int = 64, projections: int = 0,
+        decision_seconds: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.feed, self.head, self.reward, self.sampling = feed, head, reward, sampling
+        self.verifier, self.max_nodes, self.num_envs = verifier, max_nodes, num_envs
+        self.decision_seconds, self.extractor = decision_seconds, Extractor(projections)
+        self.size = self.extractor.size + head.extra
+        self.speed = Rate(NOW)
+        self.outcome: Outcome | None = None
+        feed.begin(seed)
+        self.handed = True  # the first questions of all episodes were given out already
+
+    @torch.no_grad()
+    def reset(self, seed: int | None = None) -> Array:
+        """The first features; goes on with the texts where all episodes have just ended."""
+        if seed is not None:
+            self.feed.begin(seed)
+        if seed is not None or self.handed:
+            self._open()
+        self.handed = True
+        self.reward.begin()
+        return self.features
+
+    @torch.no_grad()
+    def step(self, actions: Actions) -> Step:
+        """Take one decision per environment and run on to the next question."""
+        actions = np.asarray(actions).reshape(-1)
+        if len(actions) != self.num_envs or not (0 <= actions).all():
+            raise ValueError(f"actions must be {self.num_envs} numbers from 0 on, not {actions}")
+        if (actions >= self.head.choices).any():
+            raise ValueError(f"action {actions.max()}: there are {self.head.choices}")
+        before = list(self.prompts)
+        self.over = np.zeros(self.num_envs, bool)
+        self.figures[0] += self.figures[1]
+        self.figures[1], self.outcome = 0.0, None
+        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        self.decisions += 1
+        self._run(self.head.answer(actions[self.envs]))
+        return self._step(before)
+
+    def _step(self, before: list[Prompt]) -> Step:
+        """Pay what was earned; where an episode is one cycle, not before it is over."""
+        counted = self.over if self.head.per_cycle else np.ones(self.num_envs, bool)
+        figures = self.figures[0] * counted
+        self.figures[0] -= figures
+        tokens, seconds = figures[0], figures[1]
+        self.speed.add(tokens[counted], seconds[counted])
+        self.handed = not self.over.all()
+        return Step(
+            self.features, self.reward(tokens, seconds, counted, self.over), self.over, figures,
+            self.final, before, self.active, self.outcome, self.entries,
+        )  # fmt: skip
+
+    def _open(self) -> None:
+        """A new session on the next prompts."""
+        taken = [self.feed.take() for _ in range(self.num_envs)]
+        self.prompts = [prompt for prompt, _ in taken]
+        self.session = Session(
+            self.feed.decoder.pair, [sequence for _, sequence in taken], self.sampling,
+            self.verifier, self.max_nodes, self.feed.room,
+        )  # fmt: skip
+        self.places = {request: request for request in self.session.rows}  # request: environment
+        self.figures = np.zeros((2, len(FIGURES), self.num_envs))  # of this step, and of the next
+        self.over = np.ones(self.num_envs, bool)
+        self.outcome = None
+        self.entries = np.arange(self.num_envs)
+        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        self.passed = 0  # texts that ended since the last question
+        self.ends: tuple[Observation, list[int], list[int]] | None = None
+        self._begin_cycle()
+        self._run(None)
+
+    def _begin_cycle(self) -> None:
+        self.talk = conversation(self.session, self.head.levels, self.head.trims)
+        self.looks: list[tuple[Any, Any]] = []  # when features were extracted in this cycle
+        self.decisions = 0
+
+    def _run(self, answer: Answer | None) -> None:
+        """Run on to the next question that is the learner's; cycles without one are silent."""
+        while True:
+            try:
+                question = self.talk.send(answer)  # type: ignore[arg-type]
+            except StopIteration as done:
+                self._close(done.value)
+                self._begin_cycle()
+                answer = None
+                continue
+            answer = self._look(question)
+            if answer is None:
+                return
+
+    def _look(self, question: Question) -> Answer | None:
+        """Extract features and answer what is settled; the time is the policy's."""
+        start = self.session.clock.mark()
+        if isinstance(question, Observation):
+            self.known = self.extractor.observe(question)
+        answer = self.head.settled(question)
+        view = self.head.view(question, self.known) if answer is None else None
+        self.looks.append((start, self.session.clock.mark()))
+        if isinstance(question, Observation):
+            self._look_back(question)
+        if view is None:
+            return answer
+        self.passed = 0
+        self.envs = [self.places[request] for request in self.session.rows]
+        allowed = self.head.allowed(question, self.session)
+        self.features, self.masks = np.empty_like(view), np.empty_like(allowed)
+        self.features[self.envs], self.masks[self.envs] = view, allowed
+        self.active = self.masks.sum(1) > 1
+        return None
+
+    def _close(self, outcome: Outcome) -> None:
+        """Enter a finished cycle into the books and fill the places of ended texts."""
+        envs = [self.places[request] for request in outcome.rows]
+        ended = [request not in self.session.rows for request in outcome.rows]
+        figures = np.zeros((len(FIGURES), self.num_envs))
+        figures[:, envs] = self._figures(outcome, ended)
+        late = self.over.astype(int)  # what comes behind an episode's end counts with the next
+        self.figures[late, :, np.arange(self.num_envs)] += figures.T
+        if self.outcome is None and not self.over.all():
+            self.outcome, self.entries = outcome, np.argsort(envs)
+        over = ~self.over & (self.head.per_cycle | (figures[-1] > 0))
+        self.over = self.over | over
+        self._note_ends(outcome, envs, over)
+        for request, gone in zip(outcome.rows, ended, strict=True):
+            if gone:
+                self._admit(self.places.pop(request), request)
+
+    def _figures(self, outcome: Outcome, ended: list[bool]) -> NDArray[np.float64]:
+        """[FIGURES, B] of a cycle, whose seconds are shared evenly."""
+        batch, tree, spent = len(outcome.rows), outcome.tree, outcome.seconds
+        seconds = spent.draft + spent.verify + spent.commit
+        seconds += sum(self.session.clock.between(*look) for look in self.looks)
+        seconds += self.decisions * self.decision_seconds
+        depths = tree.depths.masked_fill(tree.tokens == NOTHING, 0).amax(1)
+        return np.array((
+            [len(tokens) for tokens in outcome.tokens], [seconds / batch] * batch,
+            outcome.accepted, outcome.drafted, depths.tolist(), [1] * batch, ended,
+        ), np.float64)  # fmt: skip
+
+    def _note_ends(self, outcome: Outcome, envs: list[int], over: Mask) -> None:
+        """Where episodes ended: their last features are read once the cycle has been looked at."""
+        active = [self.session.sequences[request] for request in outcome.rows]
+        places = [place for place, env in enumerate(envs) if over[env]]
+        end = Observation(
+            outcome.rows, [len(s.tokens) for s in active], [s.remaining for s in active],
+            self.sampling.temperature, outcome,
+        )  # fmt: skip
+        self.ends = (end, places, envs) if places else None
+
+    def _look_back(self, begun: Observation) -> None:
+        """The features at the ends of episodes, which no policy asks for; costs nobody."""
+        if self.ends is not None:
+            end, places, envs = self.ends
+            known = self.extractor.observe(end)
+            for place in places:
+                self.final[envs[place], : known.shape[1]] = known[place]
+            self.ends = None
+        for request in self.extractor.requests.keys() - set(begun.rows):
+            del self.extractor.requests[request]
+            self.extractor.hidden.pop(request, None)
+
+    def _admit(self, env: int, old: int) -> None:
+        """The next prompt takes an environment whose text has ended."""
+        self.passed += 1
+        if self.passed > 2 * (self.num_envs + len(self.feed.prompts)):
+            raise ValueError(
+                "whole texts go by without a decision: raise max_new_tokens, lower the plan's "
+                "threshold, or take shorter prompts"
+            )
+        self.session.sequences[old].tokens.clear()  # it is never looked at again
+        self.prompts[env], sequence = self.feed.take()
+        self.places[self.session.admit(sequence)] = env
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, fit for JSON: texts under way are not kept."""
+        return {
+            "reward": self.reward.state(), "speed": self.speed.state(),
+            "seed": self.feed.seed, "taken": self.feed.taken,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with the prompt after those of `state`; the next thing must be a reset."""
+        self.reward.restore(state["reward"])
+        self.speed.restore(state["speed"])
+        self.feed.begin(state["seed"], state["taken"])
+        self.handed = True

@@ -1,0 +1,166 @@
+"""What cycles cost on one device: a staircase of measured medians, looked up, never fitted.
+
+A size between two measured ones costs what the next larger one does. Knows no models; `price` puts
+the table and a recording together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from envs.shapes import CPU, drafts, widths
+from envs.shards import replace_file
+from envs.trace import Trace
+from spec_core.growth import grow
+
+SCHEMA = 1
+Floats = NDArray[np.float64]
+AXES = ("batches", "contexts", "widths", "levels", "nodes")
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """Seconds of a whole batch; a cell that was not measured is NaN."""
+
+    machine: dict[str, Any]  # device, threads, dtype, pair, commit
+    early: bool  # a draft that nobody needs ends early, trees are padded to the largest there is
+    batches: list[int]
+    contexts: list[int]  # tokens of the text
+    widths: list[int]  # nodes of the widest round
+    levels: list[int]  # rounds
+    nodes: list[int]  # of a tree, the root included
+    draft: Floats  # [batches, contexts, widths, levels] all rounds and the tree
+    verify: Floats  # [batches, contexts, nodes] the target's forward and what follows it
+    overhead: Floats  # [batches] the rest of a cycle under a fixed plan
+    decide: Floats  # [batches] what a learned policy adds: features and a small network
+    spread: float  # relative spread of one measurement
+
+    def __post_init__(self) -> None:
+        sizes = [len(getattr(self, axis)) for axis in AXES]
+        assert all(list(getattr(self, a)) == sorted(set(getattr(self, a))) for a in AXES)
+        assert self.draft.shape == tuple(sizes[:4]), "draft: one cell per size"
+        assert self.verify.shape == (*sizes[:2], sizes[4]), "verify: one cell per size"
+        assert self.overhead.shape == self.decide.shape == (sizes[0],)
+
+    def save(self, file: str | Path) -> None:
+        """Write JSON; `read` reads it back."""
+        content = {"schema": SCHEMA, **asdict(self)}
+        for name in ("draft", "verify", "overhead", "decide"):
+            cells = [None if np.isnan(v) else float(f"{v:.4g}") for v in content[name].flat]
+            content[name] = np.array(cells, object).reshape(content[name].shape).tolist()
+        replace_file(Path(file), (json.dumps(content) + "\n").encode())
+
+    @classmethod
+    def read(cls, file: str | Path) -> Costs:
+        """From JSON; refuses what is not a cost table."""
+        try:
+            content = json.loads(Path(file).read_text())
+            if content.pop("schema") != SCHEMA:
+                raise ValueError(f"another schema than {SCHEMA}")
+            for name in ("draft", "verify", "overhead", "decide"):
+                content[name] = np.array(content[name], np.float64)
+            return cls(**content)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{file}: no such file; measure this device: python -m envs.calibrate --out {file}"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise ValueError(
+                f"{file}: not a cost table ({error!r}); python -m envs.calibrate --out {file}"
+            ) from None
+
+    def _place(self, axis: str, sizes: ArrayLike) -> NDArray:
+        """Where on an axis the next measured size is."""
+        known, wanted = getattr(self, axis), np.asarray(sizes)
+        place = np.searchsorted(known, wanted)
+        if (place == len(known)).any():
+            raise ValueError(
+                f"no cost was measured for {axis} {int(wanted.max())}, {known[-1]} is the most: "
+                f"python -m envs.calibrate --{axis} ... {int(wanted.max())} --out FILE"
+            )
+        return place
+
+    def _cells(self, table: str, axes: dict[str, ArrayLike]) -> Floats:
+        places = [self._place(axis, sizes) for axis, sizes in axes.items()]
+        found = getattr(self, table)[tuple(np.broadcast_arrays(*places))]
+        if np.isnan(found).any():
+            cell = np.argwhere(np.isnan(np.atleast_1d(found)))[0]
+            sizes = [np.atleast_1d(s) for s in np.broadcast_arrays(*axes.values())]
+            said = " ".join(
+                f"--{axis} {s[tuple(cell)]}" for axis, s in zip(axes, sizes, strict=True)
+            )
+            raise ValueError(
+                f"no {table} cost was measured there: python -m envs.calibrate {said} --out FILE"
+            )
+        return found
+
+    def drafting(
+        self, width: ArrayLike, levels: ArrayLike, context: ArrayLike, batch: int = 1
+    ) -> Floats:
+        """Seconds of so many rounds, none of them wider than `width`; no round costs nothing."""
+        rounds = np.asarray(levels)
+        sizes = {"batches": batch, "contexts": context, "widths": width}
+        return np.where(
+            rounds > 0, self._cells("draft", {**sizes, "levels": np.maximum(rounds, 1)}), 0.0
+        )
+
+    def verifying(self, nodes: ArrayLike, context: ArrayLike, batch: int = 1) -> Floats:
+        """Seconds of verifying trees of so many nodes, and the overhead of the cycle."""
+        own = self._cells("verify", {"batches": batch, "contexts": context, "nodes": nodes})
+        return own + self._cells("overhead", {"batches": batch})
+
+    def deciding(self, batch: int = 1) -> float:
+        """Seconds that a learned policy adds to a cycle."""
+        return float(self._cells("decide", {"batches": batch}))
+
+    def seconds(
+        self, widths: ArrayLike, levels: ArrayLike, nodes: ArrayLike, context: ArrayLike,
+        batch: int = 1,
+    ) -> Floats:  # fmt: skip
+        """A whole cycle of a whole batch, without a learned policy's deciding."""
+        return self.drafting(widths, levels, context, batch) + self.verifying(nodes, context, batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """What every plan costs at every position of a recording, for a whole batch that does so."""
+
+    draft: Floats  # [N, M]
+    nodes: NDArray  # [N, M] of the tree that is verified, the root included
+    seconds: Floats  # [N, M] all of the cycle
+
+
+def price(trace: Trace, costs: Costs, batch: int = 1) -> Prices:
+    """The prices of a recording on a device."""
+    levels, nodes = run_sizes(trace, costs.early)
+    widest = [max(widths(plan)) if drafts(plan) else 1 for plan in trace.menu.plans]
+    context = trace.lengths[:, None]
+    width = np.broadcast_to(widest, levels.shape)
+    draft = costs.drafting(np.where(levels > 0, width, 1), levels, context, batch)
+    return Prices(draft, nodes, draft + costs.verifying(nodes, context, batch))
+
+
+def run_sizes(trace: Trace, early: bool) -> tuple[NDArray, NDArray]:
+    """Rounds that are run and nodes that are verified, [N, M] each, on a kind of device."""
+    if early:
+        return trace.shapes["levels"].astype(int), trace.shapes["drafted"].astype(int) + 1
+    parts = [_full(plan, trace.rooms, trace.meta.max_nodes) for plan in trace.menu.plans]
+    return np.stack([p[0] for p in parts], 1), np.stack([p[1] for p in parts], 1)
+
+
+def _full(plan: Any, rooms: NDArray, max_nodes: int) -> Sequence[NDArray]:
+    """Rounds and nodes [N] of a plan where nothing ends early."""
+    fits = np.clip(rooms, 0, plan.depth)
+    sizes = {}
+    for depth in np.unique(fits).tolist():
+        part = plan.within(depth, max_nodes)
+        sizes[depth] = (part.depth, grow((part,), False, CPU).nodes) if drafts(part) else (0, 1)
+    made = np.array([sizes.get(depth, (0, 1)) for depth in range(plan.depth + 1)])
+    return made[fits].T

@@ -1,0 +1,183 @@
+"""Tokens and measured seconds to rewards, for every environment of a batch at once.
+
+Live and replayed environments share these objects. Knows no models, plans or clocks.
+Which to use, and why the obvious one is a trap: docs/rewards.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+HORIZON = 20_000.0  # steps that the running rate remembers
+PRIOR = 100.0  # steps that a given start rate weighs
+
+
+class Reward(Protocol):
+    """Called once per step of B environments; keeps what it needs between steps."""
+
+    def __call__(self, tokens: Floats, seconds: Floats, counted: Mask, over: Mask) -> Floats:
+        """Rewards [B].
+
+        counted: a cycle was paid in this step (otherwise tokens and seconds are 0, and so is the
+        reward); over: the episode ends with it.
+        """
+
+    def begin(self) -> None:
+        """All environments were reset: episodes begin anew, what was learnt of the clock stays."""
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, fit for JSON."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+
+
+class Rate:
+    """Running sums of tokens, seconds and steps, which forget what is over a horizon ago."""
+
+    def __init__(self, horizon: float = HORIZON, start_rate: float | None = None) -> None:
+        assert horizon >= 1, f"a horizon is at least one step, not {horizon}"
+        assert start_rate is None or start_rate > 0, f"a rate is positive, not {start_rate}"
+        self.horizon, self.start_rate = horizon, start_rate
+        self.tokens = self.seconds = self.steps = 0.0
+
+    def add(self, tokens: Floats, seconds: Floats) -> None:
+        """Count these steps."""
+        if not len(tokens):
+            return
+        if self.start_rate is not None and not self.steps:
+            self.steps, self.seconds = PRIOR, PRIOR * float(seconds.mean())
+            self.tokens = self.start_rate * self.seconds
+        kept = max(0.0, 1 - len(tokens) / self.horizon) if self.steps > self.horizon else 1.0
+        self.tokens = kept * self.tokens + float(tokens.sum())
+        self.seconds = kept * self.seconds + float(seconds.sum())
+        self.steps = kept * self.steps + len(tokens)
+
+    @property
+    def value(self) -> float:
+        """Tokens per second; 0 before anything was counted."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def mean_seconds(self) -> float:
+        """Seconds per step."""
+        return self.seconds / self.steps if self.steps else 0.0
+
+    def state(self) -> dict[str, float]:
+        """The sums."""
+        return {"tokens": self.tokens, "seconds": self.seconds, "steps": self.steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the sums from `state`."""
+        self.tokens, self.seconds = float(state["tokens"]), float(state["seconds"])
+        self.steps = float(state["steps"])
+
+
+class TokensPerSecond:
+    """lambda + (tokens - lambda * seconds) / mean seconds, with lambda the running rate.
+
+    Its mean is the tokens per second. constant=False drops the lambda in front, for episodes that
+    are one cycle: there it would only pay for more steps.
+    """
+
+    def __init__(
+        self, num_envs: int, constant: bool = True, start_rate: float | None = None,
+        horizon: float = HORIZON,
+    ) -> None:  # fmt: skip
+        self.constant, self.rate = constant, Rate(horizon, start_rate)
+
+    def __call__(self, tokens: Floats, seconds: Floats, counted: Mask, over: Mask) -> Floats:
+        """Rewards [B]; this step is in lambda already."""
+        self.rate.add(tokens[counted], seconds[counted])
+        rate, mean = self.rate.value, self.rate.mean_seconds
+        if not mean:
+            return np.zeros(len(tokens))
+        made = (tokens - rate * seconds) / mean + (rate if self.constant else 0.0)
+        return np.where(counted, made, 0.0)
+
+    def begin(self) -> None:
+        """Nothing belongs to an episode."""
+
+    def state(self) -> dict[str, Any]:
+        """The running sums."""
+        return self.rate.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the running sums from `state`."""
+        self.rate.restore(state)
+
+
+class Telescoped:
+    """The change of the episode's tokens per second: an episode's rewards sum to exactly that."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.tokens, self.seconds = np.zeros(num_envs), np.zeros(num_envs)
+
+    def __call__(self, tokens: Floats, seconds: Floats, counted: Mask, over: Mask) -> Floats:
+        """Rewards [B]."""
+        before = ratio(self.tokens, self.seconds)
+        self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
+        made = ratio(self.tokens, self.seconds) - before
+        self.tokens[over] = self.seconds[over] = 0.0
+        return made
+
+    def begin(self) -> None:
+        """Forget the episodes that were not finished."""
+        self.tokens[:] = self.seconds[:] = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """The sums of the episodes under way."""
+        return {"tokens": self.tokens.tolist(), "seconds": self.seconds.tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the sums from `state`."""
+        self.tokens, self.seconds = np.array(state["tokens"]), np.array(state["seconds"])
+
+
+class CycleRate:
+    """tokens / seconds of each cycle, as in earlier work: it ranks policies wrongly."""
+
+    def __init__(self, num_envs: int) -> None:
+        pass
+
+    def __call__(self, tokens: Floats, seconds: Floats, counted: Mask, over: Mask) -> Floats:
+        """Rewards [B]."""
+        return ratio(tokens, seconds)
+
+    def begin(self) -> None:
+        """Nothing belongs to an episode."""
+
+    def state(self) -> dict[str, Any]:
+        """Nothing is kept."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+
+def ratio(tokens: Floats, seconds: Floats) -> Floats:
+    """tokens / seconds, 0 where no time has passed."""
+    return np.divide(tokens, seconds, out=np.zeros(len(tokens)), where=seconds > 0)
+
+
+REWARDS = ("tokens_per_second", "telescoped", "cycle_rate")
+
+
+def make_reward(
+    name: str | Reward, num_envs: int, per_cycle: bool = False, start_rate: float | None = None
+) -> Reward:
+    """A reward by its name; an object is handed through. per_cycle: an episode is one cycle."""
+    if not isinstance(name, str):
+        return name
+    if name == "tokens_per_second":
+        return TokensPerSecond(num_envs, constant=not per_cycle, start_rate=start_rate)
+    if name == "telescoped":
+        return Telescoped(num_envs)
+    if name == "cycle_rate":
+        return CycleRate(num_envs)
+    raise ValueError(f"no reward {name!r}; known: {', '.join(REWARDS)}")

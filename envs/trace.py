@@ -1,0 +1,207 @@
+"""Recordings: what every plan of a menu drafts at every position of generated texts.
+
+A position is a place where a cycle could begin: after the prompt, or after any generated token. The
+positions of all texts stand in one row, text by text. Knows no models and no prices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.shapes import NUMBERS, Shape, columns, pools
+from envs.shards import Meta, Shard, Text, agreeing, digest, read_meta, read_shards
+from spec_core.features import Facts
+from spec_core.menu import Menu
+from spec_core.plan import Plan
+
+Arrays = dict[str, NDArray]
+PER_TEXT = ("prompt", "limit", "count", "told_count")
+PER_TOLD = ("told", "tokens")  # a row per token, those behind the text's end included
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """N positions of P texts under M plans; Q tokens, some of them behind the texts' ends."""
+
+    meta: Meta
+    texts: list[Text]
+    prompt: NDArray  # [P] tokens of the prompt
+    limit: NDArray  # [P] most tokens that the text may have
+    count: NDArray  # [P] positions: tokens generated
+    told_count: NDArray  # [P] tokens recorded: those behind the end included
+    told: NDArray  # [Q, 4] top, margin, entropy, surprise of each generated token
+    tokens: NDArray  # [Q]
+    shapes: Arrays  # the fields of Shape, [N, M] each
+    known: tuple[Plan, ...]  # the plans whose candidates were recorded
+    pools: list[Arrays]  # scores, parents, hits [N, candidates]; levels [N, depth - 1, features]
+
+    def __len__(self) -> int:
+        return int(self.count.sum())
+
+    @property
+    def menu(self) -> Menu:
+        """The plans."""
+        return self.meta.menu
+
+    @cached_property
+    def first(self) -> NDArray:
+        """[P + 1] the first position of every text, and N."""
+        return np.concatenate(([0], np.cumsum(self.count, dtype=np.int64)))
+
+    @cached_property
+    def text(self) -> NDArray:
+        """[N] which text a position is in."""
+        return np.repeat(np.arange(len(self.texts)), self.count)
+
+    @cached_property
+    def place(self) -> NDArray:
+        """[N] tokens generated before the position."""
+        return np.arange(len(self)) - self.first[self.text]
+
+    @cached_property
+    def lengths(self) -> NDArray:
+        """[N] tokens of the text so far, the prompt included."""
+        return self.prompt[self.text] + self.place
+
+    @cached_property
+    def remaining(self) -> NDArray:
+        """[N] tokens that may still come."""
+        return self.limit[self.text] - self.lengths
+
+    @cached_property
+    def left(self) -> NDArray:
+        """[N] tokens that do still come."""
+        return self.count[self.text] - self.place
+
+    @cached_property
+    def told_at(self) -> NDArray:
+        """[N] the row of `told` of the token at this position."""
+        begin = np.concatenate(([0], np.cumsum(self.told_count, dtype=np.int64)[:-1]))
+        return begin[self.text] + self.place
+
+    @cached_property
+    def committed(self) -> NDArray:
+        """[N, M] tokens that a cycle from here adds to the text."""
+        return np.minimum(self.shapes["accepted"].astype(np.int64) + 1, self.left[:, None])
+
+    @cached_property
+    def domains(self) -> NDArray:
+        """[P] names."""
+        return np.array([text.domain for text in self.texts])
+
+    @cached_property
+    def rooms(self) -> NDArray:
+        """[N] the deepest tree that fits."""
+        return room(self.lengths, self.remaining, self.meta.reach)
+
+    @cached_property
+    def _numbers(self) -> NDArray:
+        """[N, M, 6] accepted, drafted, depth, expected, trust, doubt."""
+        names = ("accepted", "drafted", "depth", *NUMBERS)
+        return np.stack([self.shapes[name].astype(np.float32) for name in names], 2)
+
+    def facts(self, positions: NDArray, plans: NDArray) -> Facts:
+        """What a cycle with these plans [B] says at these positions [B]."""
+        numbers = self._numbers[positions, plans]
+        stops = self.told_at[positions] + self.shapes["accepted"][positions, plans]
+        return Facts(*numbers.T, *self.told[stops].T)
+
+    def with_menu(self, menu: Menu) -> Trace:
+        """The same recording under other plans, as far as its candidates serve them."""
+        recorded = [(pool["scores"], pool["parents"], pool["hits"]) for pool in self.pools]
+        made = columns(menu.plans, self.known, recorded, self.rooms, self.meta.max_nodes)
+        return replace(self, meta=replace(self.meta, menu=menu), shapes=made)
+
+    @classmethod
+    def read(
+        cls, folder: str | Path, menu: Menu | None = None, pair: str | None = None,
+        strict: bool = True, skip_broken: bool = False,
+    ) -> Trace:  # fmt: skip
+        """All shards of a folder; refuses another menu or pair than the given ones.
+
+        strict: shards of another recording are refused, not left out.
+        """
+        path = Path(folder)
+        meta = read_meta(path)
+        _check(path, meta, menu, pair)
+        parts = _split(agreeing(meta, read_shards(path, skip_broken), strict))
+        if not parts:
+            raise ValueError(f"{path}: no text is recorded there yet; run envs.record to its end")
+        return assemble(meta, parts)
+
+
+def room(lengths: NDArray, remaining: NDArray, reach: int) -> NDArray:
+    """The deepest tree that a session would let grow there."""
+    return np.minimum(remaining - 1, reach - lengths)
+
+
+def _check(path: Path, meta: Meta, menu: Menu | None, pair: str | None) -> None:
+    if menu is not None and menu != meta.menu:
+        raise ValueError(
+            f"{path}: recorded for the menu {' '.join(meta.menu.names)}, not for "
+            f"{' '.join(menu.names)}; record anew, or use Trace.with_menu"
+        )
+    if pair is not None and pair != meta.pair:
+        raise ValueError(
+            f"{path}: recorded with another pair ({meta.pair}, here {pair}); record anew"
+        )
+
+
+Part = tuple[Text, Arrays]
+
+
+def _split(shards: list[Shard]) -> list[Part]:
+    """Every text of the shards once, by id."""
+    found: dict[str, Part] = {}
+    for shard in shards:
+        arrays = shard.arrays()
+        for text, part in zip(shard.texts, _cut(arrays), strict=True):
+            known = found.setdefault(text.id, (text, part))[0]
+            if known.digest != text.digest:
+                raise ValueError(f"{shard.path}: prompt {text.id!r} is there twice and differs")
+    return [found[name] for name in sorted(found)]
+
+
+def _cut(arrays: Arrays) -> list[Arrays]:
+    """A shard's arrays, text by text."""
+    counts = {True: arrays["told_count"], False: arrays["count"]}
+    ends = {told: np.cumsum(count)[:-1] for told, count in counts.items()}
+    pieces = {
+        name: np.split(array, len(array)) if name in PER_TEXT
+        else np.split(array, ends[name in PER_TOLD])
+        for name, array in arrays.items()
+    }  # fmt: skip
+    return [{name: parts[i] for name, parts in pieces.items()} for i in range(len(counts[True]))]
+
+
+def assemble(meta: Meta, parts: list[Part]) -> Trace:
+    """A trace of texts and their arrays."""
+    whole = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
+    known = pools(meta.menu.plans)
+    kinds = ("scores", "parents", "hits", "levels")
+    return Trace(
+        meta, [text for text, _ in parts],
+        **{name: whole[name] for name in (*PER_TEXT, *PER_TOLD)},
+        shapes={name: whole[name] for name in Shape._fields}, known=known,
+        pools=[{kind: whole[f"pool.{g}.{kind}"] for kind in kinds} for g in range(len(known))],
+    )  # fmt: skip
+
+
+def check_disjoint(trace: Trace, prompts: Iterable[dict[str, Any]]) -> None:
+    """Refuse prompts that the trace was recorded on, by id or by text."""
+    ids = {text.id for text in trace.texts}
+    digests = {text.digest: text.id for text in trace.texts}
+    for prompt in prompts:
+        same = prompt["id"] if prompt["id"] in ids else digests.get(digest(prompt["prompt"]))
+        if same is not None:
+            raise ValueError(
+                f"prompt {prompt['id']!r} is also in the recording (as {same!r}): train and test "
+                "must not share prompts; record another split"
+            )

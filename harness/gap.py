@@ -1,0 +1,47 @@
+"""The oracle of recorded prompts, and how much of its lead over the static plan was closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from envs.cost import Costs, price
+from envs.oracle import gap_closed, oracle, static
+from envs.trace import Trace
+from harness.evaluation import Bench, Prompt
+
+
+def leads(
+    bench: Bench, traces: str, costs: str, prompts: list[Prompt], plan: str
+) -> dict[str, Any]:
+    """Speeds over the static plan's by the cost table: the oracle's and the best static plans'."""
+    trace, table = Trace.read(Path(traces)), Costs.read(Path(costs))
+    work, meta = bench.workload, trace.meta
+    wanted = {prompt["id"] for prompt in prompts}
+    if wanted != {text.id for text in trace.texts}:
+        raise ValueError(
+            f"{traces}: not a recording of the {len(wanted)} prompts that are evaluated; "
+            "record them with python -m envs.record"
+        )
+    if (meta.temperature, meta.max_new_tokens) != (work.temperature, work.max_new_tokens):
+        raise ValueError(f"{traces}: recorded at another temperature or max_new_tokens")
+    seconds = price(trace, table, work.batch_size).seconds / work.batch_size
+    plans, best = static(trace, seconds), oracle(trace, seconds)
+    place = trace.menu.names.index(plan) if plan in trace.menu.names else plans.pooled
+    base = plans.speed(place)
+    return {
+        "oracle": best.speed / base, "pooled": plans.speed() / base,
+        "by_domain": plans.speed(plans.by_domain) / base,
+        "by_prompt": plans.speed(plans.by_text) / base, "costs": str(table.machine.get("device", "unknown")),
+    }  # fmt: skip
+
+
+def shares(lead: dict[str, Any], summary: dict[str, Any], static_name: str) -> dict[str, Any]:
+    """The report's oracle: speeds on this clock, and every policy's share of the gap closed."""
+    speeds = {name: f["tokens_per_second"]["value"] for name, f in summary["policies"].items()}
+    base = speeds[static_name]
+    top = base * lead["oracle"]
+    return {
+        "tokens_per_second": top, "static": base, **{f"lead_{k}": v for k, v in lead.items()},
+        "shares": {name: gap_closed(speed, base, top) for name, speed in speeds.items()},
+    }  # fmt: skip

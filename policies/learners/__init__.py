@@ -1,0 +1,52 @@
+"""Learners by name: what fits a policy to a vector env; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from importlib import import_module
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from policies.learners.base import Learner, Progress, Seat, Watch
+
+__all__ = ["LEARNERS", "Learner", "Progress", "Seat", "Watch", "make_learner"]
+
+LEARNERS = {
+    "ppo": "policies.learners.sb3.agents:PPO",
+    "maskable_ppo": "policies.learners.sb3.agents:MaskablePPO",
+    "a2c": "policies.learners.sb3.agents:A2C",
+    "dqn": "policies.learners.sb3.agents:DQN",
+    "ucb1": "policies.learners.bandits:Ucb1",
+    "exp3": "policies.learners.bandits:Exp3",
+    "gaussian_thompson": "policies.learners.bandits:GaussianThompson",
+    "binned_thompson": "policies.learners.contextual:BinnedThompson",
+    "linucb": "policies.learners.contextual:LinUcb",
+    "adaeagle": "policies.learners.supervised:AdaEagle",
+    "full_information": "policies.learners.full:FullInformation",
+    "regression": "policies.learners.supervised:Regression",
+    "specdec_pp": "policies.learners.stopping:SpecDecPP",
+}
+
+
+def make_learner(name: str, env: VectorEnv, seed: int = 0, **arguments: Any) -> Learner:
+    """The learner of that name for this env; it learns when `learn` is called."""
+    if name not in LEARNERS:
+        raise ValueError(_unknown("learner", name, list(LEARNERS)))
+    module, _, attribute = LEARNERS[name].partition(":")
+    try:
+        made = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"learner {name} needs the package {error.name}; install it") from None
+    known = list(inspect.signature(made).parameters)[2:]  # behind seat and seed
+    for argument in arguments:
+        if argument not in known:
+            raise ValueError(_unknown(f"argument of {name}", argument, known))
+    return made(Seat.of(env), seed, **arguments)
+
+
+def _unknown(what: str, given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{given!r} is no {what}{hint} (known: {', '.join(known) or 'none'})"

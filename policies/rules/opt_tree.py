@@ -1,0 +1,49 @@
+"""OPT-Tree's rule; knows the draft's probabilities only, no costs and no outcomes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policies.rules.base import Array, Rule, host, planned
+
+if TYPE_CHECKING:
+    from spec_core.drafting import LevelView
+    from spec_core.plan import Plan
+    from spec_core.session import Observation
+
+
+class OptTree(Rule):
+    """OPT-Tree (arXiv 2406.17276): draft on while the expected accepted length E still grows.
+
+    E is the sum of the largest path probabilities of all levels built so far, as many as the budget
+    holds. Defaults are the published ones: 50 drafted nodes, delta 0.5, depth 10, and a beam as
+    wide as the budget (width 0).
+    """
+
+    levels = True
+
+    def __init__(
+        self, budget: int = 51, delta: float = 0.5, depth: int = 10, width: int = 0
+    ) -> None:
+        nodes = budget - 1
+        super().__init__(planned(depth=depth, width=width or max(nodes, 1), budget=budget))
+        assert nodes >= 1, "the budget counts the root: give at least 2"
+        self.nodes, self.delta = nodes, delta
+        self.best: Array = np.zeros((0, nodes))  # [B, nodes] the best path probabilities so far
+
+    def plan(self, observation: Observation) -> list[Plan]:
+        """The beam, and nothing drafted yet."""
+        self.best = np.zeros((observation.batch, self.nodes))
+        return super().plan(observation)
+
+    def stop(self, level: LevelView) -> Tensor:
+        """Where the newest level has raised E by no more than delta."""
+        pool = np.hstack((self.best, np.exp(host(level.scores))))
+        best = -np.partition(-pool, self.nodes - 1, axis=1)[:, : self.nodes]
+        gain = best.sum(1) - self.best.sum(1)
+        self.best = best
+        return torch.from_numpy(gain <= self.delta)

@@ -1,0 +1,354 @@
+"""Learners find what is best in toy envs, export just that, and go on where they were saved."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from policies.learners import LEARNERS, Seat, make_learner
+from policies.learners.bandits import ucb1_index
+from policies.learners.networks import FLOOR, fit
+from policies.learners.stopping import level_cost
+from spec_core import Plan, load_policy
+from spec_core.features import FEATURES, LEVEL_FEATURES, NAMES, TREE_FEATURES
+from spec_core.menu import Menu
+
+RATE, LEVEL = 2.5, 0.2  # tokens per second; seconds of a draft level
+MENU = Menu.of(["ar", "chain-2", "chain-4", "chain-8"])
+EASY = NAMES.index("accepted_slow")
+DEEPEST = 3
+
+
+class Toy(VectorEnv):
+    """Decoding in two moods that a feature tells: easy (6 to 8 accepted) or hard (0, rarely 1).
+
+    The best choice is the deepest plan or none. Some envs wait now and then, and are lied to.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs=8, seed=0, easy=0.5, waiting=0.1, head="menu", menu=MENU):
+        self.num_envs, self.easy, self.waiting, self.head = num_envs, easy, waiting, head
+        self.menu, self.plan = (menu, None) if head == "menu" else (None, Plan(8))
+        self.budgets = None if head == "menu" else [1, 3, 5, 9]
+        self.depths = np.array([p.depth for p in menu.plans])
+        self.random, self.seen, self.taken = np.random.default_rng(seed), [], []
+        extra = {"menu": 0, "verify": len(TREE_FEATURES), "stop": len(LEVEL_FEATURES)}[head]
+        self.size = len(FEATURES) + extra
+        self.single_observation_space = spaces.Box(-np.inf, np.inf, (self.size,), np.float32)
+        self.single_action_space = spaces.Discrete(2 if head == "stop" else len(self.depths))
+
+    def draw(self, count):
+        """Features and how many tokens would be accepted."""
+        easy = self.random.random(count) < self.easy
+        features = self.random.normal(0, 0.3, (count, self.size))
+        features[:, EASY] = np.where(easy, 0.8, 0.2) + self.random.normal(0, 0.05, count)
+        hard = self.random.random(count) < 0.2
+        lengths = np.where(easy, self.random.integers(6, 9, count), hard)
+        return features.astype(np.float32), lengths
+
+    def reset(self, *, seed=None, options=None):
+        return self.next(), {"active": self.active}
+
+    def next(self):
+        self.known, self.lengths = self.draw(self.num_envs)
+        self.active = self.random.random(self.num_envs) >= self.waiting
+        self.seen.append(self.known)
+        return self.known.copy()
+
+    def action_masks(self):
+        return np.ones((self.num_envs, len(self.depths)), bool)
+
+    def outcomes(self):
+        """Tokens and seconds of every plan, [num_envs, choices]."""
+        depths = np.broadcast_to(self.depths, (self.num_envs, len(self.depths)))
+        return np.minimum(self.lengths[:, None], depths) + 1.0, 1 + LEVEL * depths
+
+    def step(self, actions):
+        self.taken.append(np.array(actions))
+        depth, over = self.depths[actions], np.zeros(self.num_envs, bool)
+        accepted, told = np.minimum(self.lengths, depth), self.active
+        tokens, seconds = accepted + 1.0, 1 + LEVEL * depth
+        lie = np.where(np.array(actions) == 1, 10.0, 0.0)
+        rewards = np.where(told, RATE + tokens - RATE * seconds, lie)
+        infos = {"tokens": tokens, "seconds": seconds, "accepted": accepted, "drafted": depth,
+                 "depth": depth, "cycles": np.ones(self.num_envs, int)}  # fmt: skip
+        for name, lied in (("tokens", lie), ("accepted", lie), ("depth", 8)):
+            infos[name] = np.where(told, infos[name], lied)
+        return self.next(), rewards, over, over.copy(), infos | {"active": self.active}
+
+
+class StopToy(Toy):
+    """The same at draft levels: go on where it is easy, stop at once where it is not.
+
+    together: cycles end when all have stopped, as in a batch; who has stopped waits.
+    """
+
+    def __init__(self, num_envs=8, seed=0, together=False, plan=None):
+        super().__init__(num_envs, seed, head="stop")
+        self.plan, self.together = plan or Plan(6), together
+
+    def reset(self, *, seed=None, options=None):
+        self.level, self.stopped = np.ones((2, self.num_envs), int) * [[1], [0]]
+        self.base, self.lengths = self.draw(self.num_envs)
+        return self.view(), {"active": self.active}
+
+    def view(self):
+        self.active = self.stopped == 0
+        self.base[:, len(FEATURES)] = self.level / 8
+        self.seen.append(self.base.copy())
+        return self.base.copy()
+
+    def step(self, actions):
+        self.taken.append(np.array(actions))
+        going = self.active & (np.array(actions) == 0)
+        self.level[going] += 1
+        self.stopped = 1 - (going & (self.level < self.plan.depth))
+        over = self.stopped == 1
+        over = np.full(self.num_envs, over.all()) if self.together else over
+        depth, accepted = self.level * over, np.minimum(self.lengths, self.level) * over
+        tokens, seconds = (accepted + 1.0) * over, (1 + LEVEL * depth) * over
+        infos = {"tokens": tokens, "seconds": seconds, "accepted": accepted, "drafted": depth,
+                 "depth": depth, "cycles": over.astype(int)}  # fmt: skip
+        new, lengths = self.draw(self.num_envs)
+        self.base[over], self.lengths[over] = new[over], lengths[over]
+        self.level[over], self.stopped[over] = 1, 0
+        rewards, cut = tokens - RATE * seconds, np.zeros(self.num_envs, bool)
+        return self.view(), rewards, over, cut, infos | {"active": self.active}
+
+
+PLAIN = ["ucb1", "exp3", "gaussian_thompson"]
+STEPS = {"ppo": 3072, "maskable_ppo": 3072, "dqn": 3000, "exp3": 5000, "regression": 2000}
+CONTEXTUAL = [
+    *("linucb", "binned_thompson", "regression", "adaeagle", "full_information"),
+    *("ppo", "maskable_ppo", "dqn"),
+]
+STOPPING = ["specdec_pp", "ppo", "a2c", "dqn"]
+
+
+def ignore(progress):
+    """A watch that lets everything go on."""
+
+
+def learned(name, env, steps=None, **arguments):
+    """A learner after its usual steps in a toy."""
+    learner = make_learner(name, env, **arguments)
+    learner.learn(env, steps or STEPS.get(name, 3000), ignore)
+    return learner
+
+
+def gap_closed(chooser, env):
+    """Share of the way from the best fixed choice to the best of every mood, in reward."""
+    features, lengths = env.draw(2000)
+    depths = np.broadcast_to(env.depths, (2000, len(env.depths)))
+    gains = np.minimum(lengths[:, None], depths) + 1 - RATE * (1 + LEVEL * depths)
+    mood = lengths > 1
+    oracle = np.mean([gains[mood].mean(0).max(), gains[~mood].mean(0).max()])
+    static = gains.mean(0).max()
+    found = gains[np.arange(2000), chooser.choose(features)]
+    return (np.mean([found[mood].mean(), found[~mood].mean()]) - static) / (oracle - static)
+
+
+def same_decisions(learner, env):
+    """The exported chooser decides as the learner does, wherever it may come."""
+    noise = np.random.default_rng(5).normal(0, 2, (1000, env.size)).astype(np.float32)
+    chooser = learner.policy().chooser
+    for features in (noise, np.vstack(env.seen)):
+        assert (chooser.choose(features) == learner.best(features)).all()
+    return chooser
+
+
+def test_every_learner_is_tested():
+    assert set(PLAIN + CONTEXTUAL + STOPPING) == set(LEARNERS)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_bandits_find_the_best_plan(name):
+    env = Toy(easy=1.0)
+    chooser = same_decisions(learned(name, env), env)
+    assert (chooser.choose(env.draw(100)[0]) == DEEPEST).all()
+    taken = np.concatenate(env.taken[-200:])
+    assert (taken == DEEPEST).mean() > 0.35  # a quarter by chance: they exploit while they learn
+
+
+@pytest.mark.parametrize("name", CONTEXTUAL)
+def test_contexts_are_told_apart(name):
+    env = Toy()
+    assert gap_closed(same_decisions(learned(name, env), env), env) > 0.8
+
+
+@pytest.mark.parametrize("name", ["ppo", "regression", "linucb", "gaussian_thompson"])
+def test_the_verify_head_is_learned_as_well(name, tmp_path):
+    env = Toy(head="verify", easy=1.0)
+    learner = learned(name, env)
+    same_decisions(learner, env)
+    learner.policy().save(tmp_path)
+    policy = load_policy(tmp_path)
+    assert policy.budgets == [1, 3, 5, 9]
+    assert (policy.chooser.choose(env.draw(300)[0]) == DEEPEST).mean() > 0.95
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    "name", [n if n == "specdec_pp" else pytest.param(n, marks=pytest.mark.slow) for n in STOPPING]
+)
+def test_drafts_end_where_nothing_more_is_accepted(name, together):
+    env = StopToy(together=together)
+    learner = learned(name, env, {"a2c": 12_000, "dqn": 8000}.get(name, 6000))
+    chooser = same_decisions(learner, env)
+    env.reset()
+    first = np.vstack([env.reset()[0] for _ in range(100)])
+    assert (chooser.choose(first) == (first[:, EASY] < 0.5)).mean() > 0.95
+    deep = first[first[:, EASY] > 0.5].copy()
+    deep[:, len(FEATURES)] = 5 / 8
+    assert (chooser.choose(deep) == 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", list(LEARNERS))
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened(name, tmp_path):
+    make = StopToy if name == "specdec_pp" else Toy
+    whole, broken = make(seed=3), make(seed=3)
+    first = learned(name, whole, 1024)
+    learned(name, broken, 1024).save(tmp_path)
+    np.random.rand(7)  # somebody else draws in between
+    second = make_learner(name, broken, seed=8)
+    second.restore(tmp_path)
+    assert second.steps == first.steps >= 1024
+    for learner, env in ((first, whole), (second, broken)):
+        learner.seed = 0  # the seed of fits is given by the configuration
+        learner.learn(env, 2048, ignore)
+    assert (np.stack(whole.taken) == np.stack(broken.taken)).all()
+    features = whole.draw(500)[0]
+    assert (first.best(features) == second.best(features)).all()
+
+
+def test_learning_leaves_the_global_generators_alone():
+    np.random.seed(1)
+    expected = np.random.rand(3)
+    np.random.seed(1)
+    learned("ppo", Toy(), 600)
+    assert (np.random.rand(3) == expected).all()
+
+
+@pytest.mark.parametrize("name", ["ppo", "dqn", "ucb1"])
+def test_watch_ends_learning_and_its_errors_leave_the_learner_whole(name):
+    env, told = Toy(), []
+    learner = make_learner(name, env)
+
+    def end(progress):
+        told.append(progress)
+        return False
+
+    def fail(progress):
+        raise KeyboardInterrupt
+
+    learner.learn(env, 10_000, end)
+    assert len(told) == 1 and told[0].steps == learner.steps < 1000
+    assert told[0].metrics["tokens_per_second"] > 0 and np.isfinite(told[0].reward)
+    with pytest.raises(KeyboardInterrupt):
+        learner.learn(env, 10_000, fail)
+    same_decisions(learner, env)
+    before = learner.steps
+    learner.learn(env, before + 1, ignore)
+    assert learner.steps > before
+
+
+def test_ucb1_adds_the_bonus_of_the_paper_in_units_of_the_range():
+    means, counts = np.array([3.0, 5.0, 0.0]), np.array([10.0, 2.0, 0.0])
+    found = ucb1_index(means, counts, 7.0)
+    assert found[0] == pytest.approx(3 + 7 * (2 * np.log(12) / 10) ** 0.5)
+    assert found[1] == pytest.approx(5 + 7 * (2 * np.log(12) / 2) ** 0.5)
+    assert found[2] == np.inf
+
+
+def test_ucb1_tries_every_plan_once_before_any_twice():
+    env = Toy(num_envs=2, waiting=0)
+    learned("ucb1", env, 4)
+    assert sorted(np.concatenate(env.taken)) == [0, 1, 2, 3]
+
+
+def test_one_pause_of_the_machine_does_not_ruin_a_plan():
+    env = Toy(easy=1.0, waiting=0)
+    learner = learned("gaussian_thompson", env, 1000)
+    before = learner.values()
+    rewards, step = np.array([-1e6]), np.array([DEEPEST])
+    learner.count(env.draw(1)[0], step, learner._fenced(rewards))
+    assert abs(learner.values() - before).max() < 0.2
+
+
+def test_a_chain_accepted_whole_says_only_at_least():
+    env = Toy(easy=1.0, waiting=0)
+    learner = learned("adaeagle", env, 2000, exploring=1.0)  # short chains hide most of it
+    assert np.median(learner.policy().chooser.network.scores(env.draw(100)[0])) > 5.5
+
+
+def test_lengths_become_the_chains_of_the_menu_and_nothing_else():
+    menu = Menu.of(["beam-4x2n8", "chain-8", "ar", "chain-3"])
+    env = Toy(menu=menu)
+    policy = learned("adaeagle", env, 2000).policy()
+    assert policy.menu == menu
+    features, lengths = env.draw(500)
+    assert (policy.chooser.choose(features) == np.where(lengths > 1, 1, 2)).mean() > 0.95
+    with pytest.raises(ValueError, match="needs chains"):
+        make_learner("adaeagle", Toy(menu=Menu.of(["ar", "beam-4x2n8"])))
+
+
+def test_a_level_costs_what_the_cycles_show():
+    depth = np.array([1.0, 3, 6, 6, 2])
+    base, more = level_cost(depth, 0.5 + 0.2 * depth)
+    assert (base, more) == (pytest.approx(0.5), pytest.approx(0.2))
+    assert level_cost(np.full(3, 4.0), np.full(3, 2.0)) == (2.0, 0.0)
+
+
+def test_an_acceptance_head_obeys_a_given_threshold():
+    env = StopToy()
+    features = np.vstack([env.reset()[0] for _ in range(50)])
+    loose = learned("specdec_pp", env, 2000, threshold=0.99).policy().chooser
+    strict = learned("specdec_pp", StopToy(), 2000, threshold=0.01).policy().chooser
+    assert loose.choose(features).sum() < strict.choose(features).sum()
+
+
+def test_what_never_varied_does_not_explode_in_use():
+    features = np.zeros((300, 3), np.float32)
+    features[:, 0] = np.linspace(-1, 1, 300)
+    net = fit(features, lambda y, at: y.square().mean(), 2)
+    assert abs(net.network().weights[0]).max() < 3 / FLOOR
+    scores, other = net.predict(features), net.network().scores(features)
+    assert np.abs(scores - other).max() < 1e-5
+
+
+def test_unknown_names_and_arguments_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"did you mean ucb1\?.*linucb"):
+        make_learner("ucb", Toy())
+    with pytest.raises(ValueError, match=r"did you mean rollout\?"):
+        make_learner("ppo", Toy(), rolout=3)
+    with pytest.raises(ValueError, match="learns the head menu or verify, not stop"):
+        make_learner("ucb1", StopToy())
+    with pytest.raises(ValueError, match="learns the head stop, not menu"):
+        make_learner("specdec_pp", Toy())
+    with pytest.raises(ValueError, match="nothing was seen yet"):
+        make_learner("regression", Toy()).policy()
+
+
+def test_a_state_of_something_else_is_refused(tmp_path):
+    learner = learned("ucb1", Toy(), 100)
+    with pytest.raises(ValueError, match=r"no learner\.pt"):
+        learner.restore(tmp_path)
+    learner.save(tmp_path)
+    with pytest.raises(ValueError, match="its learner is Ucb1"):
+        make_learner("exp3", Toy()).restore(tmp_path)
+    with pytest.raises(ValueError, match="its seat is"):
+        make_learner("ucb1", Toy(menu=Menu.of(["ar", "chain-3"]))).restore(tmp_path)
+    (tmp_path / "learner.pt").write_bytes(b"no")
+    with pytest.raises(ValueError, match="not readable"):
+        learner.restore(tmp_path)
+
+
+def test_another_seat_is_refused():
+    learner = make_learner("ppo", Toy())
+    with pytest.raises(ValueError, match="made for 8 envs"):
+        learner.learn(Toy(num_envs=2), 10, ignore)
+    env = Toy()
+    env.menu = None
+    with pytest.raises(ValueError, match="does not say what it decides"):
+        Seat.of(env)
