@@ -32,7 +32,8 @@ def leads(
     return {
         "oracle": best.speed / base, "pooled": plans.speed() / base,
         "by_domain": plans.speed(plans.by_domain) / base,
-        "by_prompt": plans.speed(plans.by_text) / base, "costs": str(table.machine.get("device", "unknown")),
+        "by_prompt": plans.speed(plans.by_text) / base,
+        "costs": str(table.machine.get("device", "unknown")),
     }  # fmt: skip
 
 

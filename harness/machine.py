@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,16 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {
         "cpu": _processor(), "gpu": gpu, "threads": torch.get_num_threads(),
         "python": platform.python_version(), "torch": torch.__version__,
-        "transformers": transformers.__version__, "commit": _commit(),
+        "transformers": transformers.__version__, "commit": _commit(), "command": _command(),
     }  # fmt: skip
+
+
+def _command() -> str:
+    """How the running script was started, as a user would write it."""
+    name = Path(sys.argv[0])
+    package = name.parent.name if name.parent.name in ("benchmarks", "envs") else ""
+    start = f"python -m {package}.{name.stem}" if package else f"python {name.name}"
+    return " ".join([start, *(shlex.quote(argument) for argument in sys.argv[1:])])
 
 
 def _processor() -> str:

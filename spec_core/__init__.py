@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from spec_core.menu import DEFAULT_MENU, Menu, plan_name
     from spec_core.pair import Pair, load_pair
     from spec_core.plan import AUTOREGRESSIVE, Plan, Template
-    from spec_core.policy import Fixed, Policy, autoregressive, load_policy
+    from spec_core.policy import Fixed, Policy, Silent, autoregressive, load_policy
     from spec_core.session import Observation, Outcome, Session, conversation, cycle
 
 _HOMES = {
@@ -22,7 +22,7 @@ _HOMES = {
     "menu": ("DEFAULT_MENU", "Menu", "plan_name"),
     "pair": ("Pair", "load_pair"),
     "plan": ("AUTOREGRESSIVE", "Plan", "Template"),
-    "policy": ("Fixed", "Policy", "autoregressive", "load_policy"),
+    "policy": ("Fixed", "Policy", "Silent", "autoregressive", "load_policy"),
     "session": ("Observation", "Outcome", "Session", "conversation", "cycle"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -42,6 +42,7 @@ __all__ = [
     "Plan",
     "Policy",
     "Session",
+    "Silent",
     "SpeculativeDecoder",
     "Stats",
     "StopPolicy",

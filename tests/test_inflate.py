@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from small import CPU, build, load
+from small import CPU, build
 from transformers import AutoModelForCausalLM
 
 from spec_core import AUTOREGRESSIVE, Fixed, Plan, SpeculativeDecoder, embedded, load_pair
@@ -38,12 +38,12 @@ def same(found, right, tolerance: float = 1e-3) -> bool:
     [
         {"hidden": 64},
         {"hidden": 128, "layers": 5, "intermediate": 100},
-        {"hidden": 80, "heads": 12, "key_heads": 3, "layers": 3},
+        {"hidden": 96, "heads": 12, "key_heads": 3, "layers": 3},
         {"hidden": 32, "heads": 16, "key_heads": 4},
     ],
 )
 def test_a_larger_shape_computes_the_same(sizes, tied, tmp_path):
-    build(tie_word_embeddings=tied).save_pretrained(tmp_path / "old")
+    build(tie_word_embeddings=tied, rms_norm_eps=0.1).save_pretrained(tmp_path / "old")
     out = inflate(tmp_path / "old", tmp_path / "new", **sizes, shard=40_000)
     assert same(logits(out), logits(tmp_path / "old"))
     config = json.loads((out / "config.json").read_text())
@@ -96,7 +96,8 @@ def test_what_cannot_be_inflated_is_refused(tmp_path):
     for source, out, sizes, message in [
         ("old", "new", {"hidden": 16}, "hidden_size 16 is smaller"),
         ("old", "new", {"hidden": 64, "layers": 1}, "num_hidden_layers 1 is smaller"),
-        ("old", "new", {"hidden": 64, "heads": 5, "key_heads": 2}, "heads over"),
+        ("old", "new", {"hidden": 64, "heads": 5}, "not a multiple of 5 heads"),
+        ("old", "new", {"hidden": 64, "heads": 8, "key_heads": 3}, "heads over"),
         ("old", "new", {"hidden": 64, "heads": 8, "key_heads": 8}, "2 or more"),
         ("old", "full", {"hidden": 64}, "not empty"),
         ("other", "new", {"hidden": 64}, "cannot be inflated"),

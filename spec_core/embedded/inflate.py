@@ -51,6 +51,8 @@ def inflated_config(
     for name, (before, after) in sizes.items():
         if after < before:
             raise ModelError(f"{name} {after} is smaller than the original's {before}")
+    if hidden % heads:
+        raise ModelError(f"hidden_size {hidden} is not a multiple of {heads} heads")
     if heads % key_heads or heads // key_heads < old.heads // old.key_heads:
         least = old.heads // old.key_heads
         raise ModelError(

@@ -131,8 +131,8 @@ class OnPolicy(Agent):
     def __init__(self, seat: Seat, seed: int, rollout: int, **options: Any) -> None:
         if rollout < 2:
             raise ValueError(f"rollout counts env steps, at least 2, not {rollout}")
-        self.length = max(2, rollout // seat.num_envs)
-        # Whole returns, no bootstrap: cycles are short, and what waiting is worth is not learned.
+        # Whole returns and many cycles per rollout: what waiting is worth is not learned.
+        self.length = max(16 if seat.head == "stop" else 2, rollout // seat.num_envs)
         super().__init__(seat, seed, n_steps=self.length, gae_lambda=1.0, **options)
 
     def buffers(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class A2C(OnPolicy):
 
     def __init__(
         self, seat: Seat, seed: int = 0, hidden: Sequence[int] = (64, 64), rollout: int = 32,
-        learning_rate: float = 2e-3, entropy: float = 0.01,
+        learning_rate: float = 5e-3, entropy: float = 0.01,
     ) -> None:  # fmt: skip
         super().__init__(
             seat, seed, rollout, hidden=hidden, learning_rate=learning_rate, ent_coef=entropy,
