@@ -36,12 +36,13 @@ COARSE = (20, 24, 32, 48, 64, 96, 128)
 
 def learned() -> MenuPolicy:
     """A learned policy of the usual size, which drafts two tokens whatever it sees."""
-    inputs, hidden, outputs = len(FEATURES), 64, len(DEFAULT_MENU)
+    menu = Menu.of(["ar", "chain-2"])
+    inputs, hidden, outputs = len(FEATURES), 64, len(menu)
     sizes = [(hidden, inputs), (hidden, hidden), (outputs, hidden)]
     weights = [np.zeros(size, np.float32) for size in sizes]
     biases = [np.zeros(rows, np.float32) for rows, _ in sizes]
-    biases[-1][DEFAULT_MENU.names.index("chain-2")] = 1
-    return MenuPolicy(DEFAULT_MENU, Network(weights, biases))
+    biases[-1][1] = 1
+    return MenuPolicy(menu, Network(weights, biases))
 
 
 def measurements(

@@ -60,15 +60,20 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self.device, self.pool = device, torch.cuda.graph_pool_handle()
         self.side, self.stream = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        self.captured = 0
+        self.captured, self.usable = 0, True
 
     def __call__(self, run: Run) -> Run:
-        """Replay `run`; if it cannot be captured, say so and go on without."""
+        """Replay `run`; if it cannot be captured, say so once and go on without."""
+        if not self.usable:
+            return run
+        current = torch.cuda.current_stream(self.device)
         try:
             with torch.cuda.device(self.device):
                 return self._capture(run)
         except RuntimeError as error:
-            warnings.warn(f"no CUDA graph: {first_line(error)}; decoding is slower", stacklevel=2)
+            self.usable = False
+            torch.cuda.set_stream(current)  # a capture that fails leaves its own in place
+            warnings.warn(f"no CUDA graphs: {first_line(error)}; decoding is slower", stacklevel=2)
             return run
 
     def _capture(self, run: Run) -> Run:

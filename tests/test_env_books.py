@@ -112,6 +112,13 @@ def test_stopped_sequences_idle_until_the_others_have():
     assert all(final is not None for final in info["final_obs"])
 
 
+def test_a_batch_of_chains_is_cut():
+    env = several("verify", plan="chain-6")
+    env.reset(seed=0)
+    for action, nodes in ((1, 1), (3, 4), (0, 0)):
+        assert env.step(np.full(3, action))[4]["drafted"].tolist() == [nodes] * 3
+
+
 def test_an_episode_of_the_stop_head_is_a_cycle():
     env, lengths = single("stop"), []
     name = env.reset(seed=0)[1]["prompt_id"]

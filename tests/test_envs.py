@@ -255,6 +255,8 @@ def test_passes_hold_every_prompt_once():
     orders = [[feed.take() for _ in PROMPTS] for _ in range(4)]
     names = [[prompt.id for prompt, _ in order] for order in orders]
     assert all(sorted(order) == sorted(names[0]) for order in names) and names[0] != names[1]
+    feed.begin(1)
+    assert [feed.take()[0].id for _ in PROMPTS] != names[0]
     seeds = {sequence.seed for order in orders for _, sequence in order}
     assert len(seeds) == 4 * len(PROMPTS)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import random
+from contextlib import contextmanager, nullcontext
 from functools import cache
+from inspect import signature
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +27,7 @@ from spec_core import (
 )
 from spec_core import clock as clocks
 from spec_core.drafters.lm import ModelDrafter, prefill
-from spec_core.graphs import QUERIES, Lease, Static, span_bucket, static
+from spec_core.graphs import QUERIES, CudaGraphs, Lease, Static, span_bucket, static
 from spec_core.models.base import ModelError, View
 from spec_core.models.fast import FastModel
 
@@ -252,6 +255,74 @@ def test_the_choice_is_made_at_load():
         for p in (pair, plain)
     ]
     assert texts[0] == texts[1]
+
+
+class FakeCuda:
+    """What a capture asks of torch.cuda, noted down; a capture fails if told to."""
+
+    def __init__(self, monkeypatch, fails: bool = False) -> None:
+        self.log, self.fails, self.real = [], fails, torch.cuda.graph.__init__
+        self.streams = 0
+        names = ("graph_pool_handle", "Stream", "current_stream", "set_stream", "stream")
+        for name in (*names, "device", "CUDAGraph", "graph"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name, lambda *a: nullcontext()))
+
+    def graph_pool_handle(self):
+        return (0, 1)
+
+    def Stream(self, device):
+        self.streams += 1
+        return FakeStream(f"stream {self.streams}")
+
+    def current_stream(self, device=None):
+        return FakeStream("current")
+
+    def set_stream(self, stream) -> None:
+        self.log.append(f"back to {stream.name}")
+
+    @contextmanager
+    def stream(self, stream):
+        self.log.append(f"on {stream.name}")
+        yield
+
+    def CUDAGraph(self):
+        return SimpleNamespace(replay=lambda: self.log.append("replay"))
+
+    @contextmanager
+    def graph(self, *arguments, **named):
+        bound = signature(self.real).bind(None, *arguments, **named).arguments
+        self.log.append(f"capture on {bound['stream'].name} in {bound['pool']}")
+        yield
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+class FakeStream:
+    """A stream that runs nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def wait_stream(self, other) -> None:
+        assert self.name != other.name
+
+
+def test_a_capture_is_warmed_up_elsewhere_and_replayed(monkeypatch):
+    cuda, ran = FakeCuda(monkeypatch), []
+    recorder = CudaGraphs(torch.device("cuda"))
+    replay = recorder(lambda: ran.append(len(ran)) or torch.zeros(1))
+    assert cuda.log == ["on stream 1", "capture on stream 2 in (0, 1)"] and len(ran) == 3
+    assert replay() is replay() and cuda.log[2:] == ["replay", "replay"] and len(ran) == 3
+    assert recorder.captured == 1
+
+
+def test_a_capture_that_fails_is_said_once_and_done_without(monkeypatch):
+    cuda = FakeCuda(monkeypatch, fails=True)
+    recorder = CudaGraphs(torch.device("cuda"))
+    runs = [lambda: torch.zeros(1), lambda: torch.ones(1)]
+    with pytest.warns(UserWarning, match="capturing; decoding is slower") as said:
+        assert [recorder(run) for run in runs] == runs
+    assert len(said) == 1 and cuda.log[-1] == "back to current" and recorder.captured == 0
 
 
 class Stream:

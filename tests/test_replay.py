@@ -101,6 +101,8 @@ def test_drafts_are_right_beyond_the_end_of_the_text(temperature):
     assert compare(lettered("same", ends), SMALL, 2, 24, temperature) > 10
     trace = recorded(lettered("same", ends), count=1, max_new_tokens=24, temperature=temperature)
     assert len(trace) <= 10 and (trace.shapes["accepted"] >= trace.left[:, None]).any()
+    slow = recorded(lettered("other", ends), count=1, max_new_tokens=24, temperature=temperature)
+    assert slow.told_count[0] >= len(slow) + 5  # where live decoding would stop at the end
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ from policies.learners.base import Learner, Progress, Seat, Watch
 __all__ = ["LEARNERS", "Learner", "Progress", "Seat", "Watch", "make_learner"]
 
 LEARNERS = {
-    "ppo": "policies.learners.sb3.agents:PPO",
-    "maskable_ppo": "policies.learners.sb3.agents:MaskablePPO",
-    "a2c": "policies.learners.sb3.agents:A2C",
-    "dqn": "policies.learners.sb3.agents:DQN",
+    "ppo": "policies.learners.sb3.algorithms:PPO",
+    "maskable_ppo": "policies.learners.sb3.algorithms:MaskablePPO",
+    "a2c": "policies.learners.sb3.algorithms:A2C",
+    "dqn": "policies.learners.sb3.algorithms:DQN",
     "ucb1": "policies.learners.bandits:Ucb1",
     "exp3": "policies.learners.bandits:Exp3",
     "gaussian_thompson": "policies.learners.bandits:GaussianThompson",

@@ -16,14 +16,15 @@ from spec_core.features import NAMES
 class BinnedThompson(GaussianThompson):
     """Gaussian Thompson sampling in each bin of two features, shrunk to the arms' overall means.
 
-    The edges are quantiles of the first `settle` pulls; until then the bins are one.
+    The first `settle` pulls are random, so that no arm is judged by the moods it met; their
+    quantiles are the edges.
     """
 
     kept = (*Arms.kept, "early", "edges", "cell_counts", "cell_sums")
 
     def __init__(
         self, seat: Seat, seed: int = 0, axes: Sequence[str] = ("accepted_slow", "entropy"),
-        bins: int = 4, settle: int = 256, shrink: float = 8.0,
+        bins: int = 4, settle: int = 256, shrink: float = 2.0,
     ) -> None:  # fmt: skip
         super().__init__(seat, seed)
         for name in axes:
@@ -78,7 +79,7 @@ class BinnedThompson(GaussianThompson):
     def act(self, features: Array) -> Choices:
         """The best arm of a draw in every env's cell."""
         if not self.edges:
-            return super().act(features)
+            return self.random.integers(self.seat.choices, size=len(features))
         cells = self._cells(features[:, self.axes])
         counts, shrink = self.cell_counts[cells], self.shrink
         within = np.maximum(self.squares - self.counts * self.means**2, 0).sum()
