@@ -237,6 +237,18 @@ def test_an_ended_episode_shows_its_end_and_the_next_beginning():
     assert "final_obs" in as_dicts._convert_info_to_list(info)[over.nonzero()[0][0]]
 
 
+def test_a_single_environment_ends_with_its_own_text():
+    env = single()
+    env.reset(seed=0)
+    over = False
+    for action in random_actions(env):
+        if over:
+            break
+        features, _, over, truncated, info = env.step(action)
+    assert info["ended"] and not truncated and features[NAMES.index("remaining")] == 0
+    assert env.reset()[0][NAMES.index("first")] == 1
+
+
 def test_a_restored_environment_goes_on_with_the_next_prompts():
     env, other = several(num_envs=2, seed=9), several(num_envs=2)
     env.reset()

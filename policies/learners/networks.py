@@ -21,7 +21,7 @@ def folded(layers: Sequence[nn.Linear], mean: Wide, std: Wide, activation: str =
     """The layers behind (x - mean) / std as one Network on x."""
     weights = [layer.weight.detach().double().numpy() for layer in layers]
     biases = [layer.bias.detach().double().numpy() for layer in layers]
-    pass
+    biases[0] = biases[0] - weights[0] @ (mean / std)
     weights[0] = weights[0] / std
     return Network(
         [w.astype(np.float32) for w in weights], [b.astype(np.float32) for b in biases], activation

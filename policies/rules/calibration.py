@@ -22,8 +22,8 @@ def log_odds(score: float) -> float:
 class Calibration:
     """P(accepted) = sigmoid(a + b log_odds(q)) with its own a, b per group.
 
-    It begins with a = 0, b = 1, the draft as it is, and takes one Newton step per batch of labels;
-    `memory` is the weight that older labels keep at each step.
+    It begins with a = 0, b = 1, the draft as it is, and takes one Newton step per batch of labels
+    in each group that has some; `memory` is the weight that the group's older labels keep.
     """
 
     def __init__(self, groups: int, memory: float = 0.995, prior: float = 4.0) -> None:
@@ -48,16 +48,13 @@ class Calibration:
             total = sums.setdefault(min(group, len(self.weights) - 1), [0.0] * 5)
             for i, part in enumerate((miss, miss * x, bend, bend * x, bend * x * x)):
                 total[i] += part
-        for group, curvature in enumerate(self.curvature):
-            for i, base in enumerate((self.prior, 0.0, self.prior)):
-                curvature[i] = base + self.memory * (curvature[i] - base)
-            if group in sums:
-                self._step(group, sums[group])
+        for group, total in sums.items():
+            self._step(group, total)
 
     def _step(self, group: int, total: list[float]) -> None:
         curvature, weights = self.curvature[group], self.weights[group]
-        for i in range(3):
-            curvature[i] += total[2 + i]
+        for i, base in enumerate((self.prior, 0.0, self.prior)):
+            curvature[i] = base + self.memory * (curvature[i] - base) + total[2 + i]
         aa, ab, bb = curvature
         scale = 1 / (aa * bb - ab * ab)
         weights[0] += (bb * total[0] - ab * total[1]) * scale

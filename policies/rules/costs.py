@@ -67,14 +67,11 @@ class Averages:
         self._fill()
 
     def _fill(self) -> None:
-        least = math.inf
-        for i in reversed(range(len(SIZES))):
-            times, mean = self.measured[i]
-            least = min(least, mean) if times >= TRIES else least
-            self.filled[i] = least
-        below = 0.0
-        for i, (times, _) in enumerate(self.measured):
-            below = self.filled[i] = self.filled[i] if times >= TRIES else below
+        below, known = 0.0, [mean if times >= TRIES else -1.0 for times, mean in self.measured]
+        for i, mean in enumerate(known):
+            if mean >= 0:
+                below = min(m for m in known[i:] if m >= 0)
+            self.filled[i] = below
 
 
 @dataclass(frozen=True)
