@@ -46,7 +46,10 @@ type: $(STAMP) ## Check the types
 	$(PY) -m mypy
 
 bench: $(BENCH_STAMP) ## Run the benchmarks; figures go to benchmarks/results
-	$(PY) -m benchmarks.run
+	$(PY) -m benchmarks.speed --threads 1 --per-domain 4
+	$(PY) -m benchmarks.curves --threads 1 --repeats 12
+	$(PY) -m benchmarks.decide
+	$(PY) -m benchmarks.tables
 
 hooks: $(STAMP) ## Install the pre-commit hooks
 	$(PY) -m pre_commit install

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from time import perf_counter
 
 import torch
 from rich.progress import track
 
-from benchmarks.common import RESULTS, pick, ratio, save
+from benchmarks.common import pick, ratio, save
+from harness.evaluation import Bench, Workload
+from harness.tuning import tune_static
 from spec_core import AUTOREGRESSIVE, Fixed, Plan, SpeculativeDecoder, embedded, load_pair
-from spec_core.policy import read_plan
 
 COMPARED = (  # the first one's speed over the second one's
     ("autoregressive", "transformers generate"),
@@ -21,6 +22,7 @@ COMPARED = (  # the first one's speed over the second one's
     ("best plan", "transformers assisted"),
     ("best plan", "transformers prompt lookup"),
 )
+CONSTANT = {"num_assistant_tokens_schedule": "constant"}
 Contender = Callable[[dict], tuple[list[int], float]]  # prompt -> (tokens, seconds)
 
 
@@ -56,11 +58,17 @@ def theirs(new: int, **options) -> Contender:
     return run
 
 
-def best_plan(temperature: str = "0.0") -> Plan:
-    """The plan that was tuned on the dev prompts."""
-    return read_plan(
-        json.loads((RESULTS / "tune.json").read_text())["temperatures"][temperature]["best"]
-    )
+def tuned(options: list[dict], new: int, prompts: list[dict]) -> tuple[Contender, dict]:
+    """The fastest of transformers' settings on dev prompts, and what was seen."""
+    made = {str(option): theirs(new, **option) for option in options}
+    seconds = dict.fromkeys(made, 0.0)
+    for run in made.values():
+        run(prompts[0])
+    for prompt in prompts:
+        for name, run in made.items():
+            seconds[name] += run(prompt)[1]
+    best = min(seconds, key=lambda name: seconds[name])
+    return made[best], {"best": best, "seconds": seconds}
 
 
 def main() -> None:
@@ -69,16 +77,26 @@ def main() -> None:
     parser.add_argument("--per-domain", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--tune", type=int, default=1, help="dev prompts per domain")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    decoder, new = SpeculativeDecoder(load_pair()), options.new_tokens
+    pair, new, dev = load_pair(), options.new_tokens, pick("dev", options.tune)
+    decoder = SpeculativeDecoder(pair)
+    bench = Bench(pair, Workload(max_new_tokens=new))
+    static, speeds = tune_static(bench, pick("dev", 3 * options.tune), rounds=(1, 3))
+    assisted, seen = tuned(
+        [{"assisted": True}]
+        + [{"assisted": True, **CONSTANT, "num_assistant_tokens": k} for k in (2, 4, 8)],
+        new, dev,
+    )  # fmt: skip
+    lookup, looked = tuned([{"prompt_lookup_num_tokens": k} for k in (2, 4, 10)], new, dev)
     contenders = {
         "autoregressive": ours(decoder, AUTOREGRESSIVE, new),
-        "best plan": ours(decoder, best_plan(), new),
+        "best plan": ours(decoder, static.plan_, new),
         "transformers generate": theirs(new),
-        "transformers assisted": theirs(new, assisted=True),
-        "transformers prompt lookup": theirs(new, prompt_lookup_num_tokens=10),
+        "transformers assisted": assisted,
+        "transformers prompt lookup": lookup,
     }
     prompts = pick("test", options.per_domain)
     for run in contenders.values():
@@ -100,10 +118,9 @@ def main() -> None:
             assert texts["best plan"] == texts["autoregressive"], f"{prompt['id']}: texts differ"
             differ += any(t != texts["autoregressive"] for t in texts.values())
             rows.append(row)
-    save(
-        "speed",
-        {"plan": vars(best_plan()), "rows": rows, "transformers_differ": differ} | summary(rows),
-    )
+    settings = {"plan": asdict(static.plan_), "tuned": {"static": speeds, "assisted": seen,
+                "prompt lookup": looked}}  # fmt: skip
+    save("speed", {**settings, "rows": rows, "transformers_differ": differ} | summary(rows))
 
 
 def summary(rows: list[dict]) -> dict:

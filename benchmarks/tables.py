@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+from reports.table import markdown
+
 RESULTS = Path(__file__).resolve().parent / "results"
 README = RESULTS.parent.parent / "README.md"
 
@@ -75,7 +77,32 @@ def steps() -> str:
     return "\n".join([*lines, f"Source: {origin(content)}."])
 
 
-TABLES = {"speed": speed, "steps": steps}
+def policies() -> str:
+    """Every policy against plain decoding and the best static plan, by temperature."""
+    parts = []
+    for name in ("policies-t0", "policies-t1"):
+        content = read(name)
+        settings = content["settings"]
+        parts += [
+            f"**T = {settings['temperature']:g}**, batch {settings['batch_size']}, "
+            f"{settings['prompts']} test prompts of seven domains, {settings['max_new_tokens']} new "
+            f"tokens; the best static plan, tuned on dev, is {settings['static_plan']}.",
+            "", markdown(content["summary"], content.get("oracle")),
+            "", f"Source: {origin(content)}.", "",
+        ]  # fmt: skip
+    return "\n".join(parts[:-1])
+
+
+def decide() -> str:
+    """Microseconds of decisions."""
+    content = read("decide")
+    rows = {**content["decision"], "features": content["features"]}
+    lines = ["| microseconds at batch 1 | median | 90th percentile |", "|---|---|---|"]
+    lines += [f"| {n} | {v['median']:.1f} | {v['p90']:.1f} |" for n, v in rows.items()]
+    return "\n".join([*lines, "", f"Source: {origin(content)}."])
+
+
+TABLES = {"speed": speed, "steps": steps, "policies": policies, "decide": decide}
 
 
 def filled(text: str) -> str:

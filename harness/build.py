@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ def make_bench(config: Any, pair: Pair) -> Bench:
         config.batch_size, config.seed, config.max_nodes,
     )  # fmt: skip
     return Bench(pair, workload, make_verifier(config))
+
+
+def shorter(config: Any, bench: Bench) -> Bench:
+    """The same bench with texts as long as tuning needs."""
+    new = min(config.tune_tokens, bench.workload.max_new_tokens)
+    return Bench(bench.pair, replace(bench.workload, max_new_tokens=new), bench.decoder.verifier)
 
 
 def make_prompts(config: Any, split: str) -> list[Prompt]:
@@ -120,9 +127,7 @@ def policy_config(name: str) -> dict[str, Any]:
     return content
 
 
-def make_policy(
-    item: str, static: Fixed, tuned: Callable[[str, list[dict]], dict] | None = None
-) -> Policy:
+def make_policy(item: str, static: Fixed, tuned: Tuner | None = None) -> Policy:
     """A policy by what a user may write: best_static, a plan, a rule, a run or policy folder."""
     from policies.rules import RULES, make_rule
 
@@ -159,19 +164,23 @@ def measured_acceptance(bench: Bench, dev: list[Prompt], ranks: int = 4) -> list
     return [round(rate, 4) for rate in counter.rates]
 
 
-def tuner(
-    bench: Bench, dev: list[Prompt], rounds: tuple[int, ...], say: Say
-) -> Callable[[str, list[dict]], dict]:
-    """Picks a rule's best arguments of a grid on dev."""
-    from policies.rules import make_rule
+class Tuner:
+    """Picks rules' best arguments of a grid on dev, and keeps what it picked."""
 
-    def best(name: str, grid: list[dict]) -> dict:
+    def __init__(self, bench: Bench, dev: list[Prompt], rounds: tuple[int, ...], say: Say) -> None:
+        self.bench, self.dev, self.rounds, self.say = bench, dev, rounds, say
+        self.found: dict[str, dict] = {}
+
+    def __call__(self, name: str, grid: list[dict]) -> dict:
+        """The best arguments of a rule."""
+        from policies.rules import make_rule
+
         if name == "sequoia":
-            rates = measured_acceptance(bench, dev)
-            say(f"sequoia: P(child of rank accepted) {', '.join(f'{r:.2f}' for r in rates)}")
+            rates = measured_acceptance(self.bench, self.dev)
             grid = [{**arguments, "acceptance": rates} for arguments in grid]
         by_name = {json.dumps(arguments): arguments for arguments in grid}
         candidates = {key: partial(make_rule, name, **what) for key, what in by_name.items()}
-        return by_name[tune(bench, candidates, dev, rounds, lambda said: say(f"{name}: {said}"))[0]]
-
-    return best
+        best, speeds = tune(self.bench, candidates, self.dev, self.rounds)
+        self.say(f"{name}: {best}")
+        self.found[name] = {"arguments": by_name[best], "speeds": speeds}
+        return by_name[best]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.cost import Costs, price
-from envs.oracle import gap_closed, oracle, static
+from envs.oracle import Static, gap_closed, oracle, static
 from envs.trace import Trace
 from harness.evaluation import Bench, Prompt
 
@@ -17,20 +17,24 @@ def leads(
     """Speeds over the static plan's by the cost table: the oracle's and the best static plans'."""
     trace, table = Trace.read(Path(traces)), Costs.read(Path(costs))
     work, meta = bench.workload, trace.meta
-    wanted = {prompt["id"] for prompt in prompts}
-    if wanted != {text.id for text in trace.texts}:
+    recorded = {text.id: i for i, text in enumerate(trace.texts)}
+    missing = [prompt["id"] for prompt in prompts if prompt["id"] not in recorded]
+    if missing:
         raise ValueError(
-            f"{traces}: not a recording of the {len(wanted)} prompts that are evaluated; "
-            "record them with python -m envs.record"
+            f"{traces}: {len(missing)} of the evaluated prompts are not recorded there (such as "
+            f"{missing[0]!r}); record them with python -m envs.record"
         )
+    some = [recorded[prompt["id"]] for prompt in prompts]
     if (meta.temperature, meta.max_new_tokens) != (work.temperature, work.max_new_tokens):
         raise ValueError(f"{traces}: recorded at another temperature or max_new_tokens")
     seconds = price(trace, table, work.batch_size).seconds / work.batch_size
-    plans, best = static(trace, seconds), oracle(trace, seconds)
+    whole, best = static(trace, seconds), oracle(trace, seconds)
+    plans = Static(whole.seconds[some], whole.tokens[some], whole.domains[some])
+    least = float(best.tokens[some].sum() / best.seconds[some].sum())
     place = trace.menu.names.index(plan) if plan in trace.menu.names else plans.pooled
     base = plans.speed(place)
     return {
-        "oracle": best.speed / base, "pooled": plans.speed() / base,
+        "oracle": least / base, "pooled": plans.speed() / base,
         "by_domain": plans.speed(plans.by_domain) / base,
         "by_prompt": plans.speed(plans.by_text) / base,
         "costs": str(table.machine.get("device", "unknown")),

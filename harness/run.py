@@ -76,6 +76,9 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
         try:
             static = _static(config, bench, dev, folder)
             policy = _learn(config, bench, dev, static, folder, logger, stop)
+            if not config.compare:
+                folder.status("done")
+                return {}
             folder.status("evaluating")
             policies = {BASELINE: build.make_policy(BASELINE, static), STATIC: static}
             for name in config.baselines:
@@ -100,7 +103,7 @@ def _static(config: Any, bench: Bench, dev: list[Prompt], folder: RunFolder) -> 
     if known:
         return Fixed(read_plan(known["plan"]))
     folder.status("tuning")
-    static, speeds = build.make_static(config, bench, dev, say)
+    static, speeds = build.make_static(config, build.shorter(config, bench), dev, say)
     name = plan_name(static.plan_)
     folder.write("static.json", {"plan": name, "speeds": speeds})
     say(f"static plan: {name}" + (" (tuned on dev)" if speeds else " (as given)"))
@@ -140,7 +143,8 @@ def _train_learner(
     folder.status("training")
     with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
         probes = spread(dev, config.dev_prompts)
-        Trainer(learner, env, static, bench, probes, budget, folder, logger, bar).run(stop)
+        probing = build.shorter(config, bench)
+        Trainer(learner, env, static, probing, probes, budget, folder, logger, bar).run(stop)
 
 
 def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
@@ -154,10 +158,13 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     folder = open_folder(config, "evaluate", output)
     say(f"run folder: {folder.path}")
     static = _static(config, bench, dev, folder)
-    tuned = build.tuner(bench, dev, tuple(config.tune_rounds), say) if config.tune else None
+    tuned = build.Tuner(build.shorter(config, bench), dev, tuple(config.tune_rounds), say)
     policies: dict[str, Policy] = {}
     for item in dict.fromkeys([BASELINE, STATIC, *config.policies]):
-        policies[_short(item, policies)] = build.make_policy(item, static, tuned)
+        policies[_short(item, policies)] = build.make_policy(
+            item, static, tuned if config.tune else None
+        )
+    folder.write("tuned.json", tuned.found)
     logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
     logger = make_logger(about["logger"]["name"], about, folder.path, job="eval", **logger_options)
     learned = [name for name, policy in policies.items() if hasattr(policy, "chooser")]

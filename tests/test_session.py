@@ -241,7 +241,9 @@ def check_entry(outcome, b: int, sequence, text: list[int]) -> None:
 @pytest.mark.parametrize("plan", [AUTOREGRESSIVE, Plan(3), TREES["beam"]])
 def test_a_text_admitted_later_is_the_same(temperature, plan):
     decoder, session = opened(pair_of("near"), plan, new=[4, 16, 9], temperature=temperature)
-    waiting = [decoder.sequence(p, 16, s.seed) for p, s in zip(PROMPTS, session.sequences, strict=True)]
+    waiting = [
+        decoder.sequence(p, 16, s.seed) for p, s in zip(PROMPTS, session.sequences, strict=True)
+    ]
     with pytest.raises(AssertionError, match="every place"):
         session.admit(waiting[0])
     session.longest = 8

@@ -18,7 +18,7 @@ from spec_core.chooser import Chooser, Network
 
 
 class FullInformation(Fitted):
-    """Least expected regret on recordings: tokens - rate * seconds of all plans, where it goes.
+    """Cost-sensitive regression on recordings: tokens - rate * seconds of all plans, where it goes.
 
     The rate is its own of late, so that its fixed point is the fastest policy. It follows its own
     choices (at random in a share of the cycles) and is fitted anew as positions are added.
@@ -65,15 +65,15 @@ class FullInformation(Fitted):
             self.due = np.array([max(self.steps + self.refit, self.steps * 3 // 2)])
 
     def fit(self) -> Net:
-        """The expected regret of choosing by the softmax of the outputs."""
+        """Squared error of every plan's gain over the mean plan's."""
         rows, choices = self.memory.rows, self.seat.choices
         tokens, seconds = np.split(rows[:, self.seat.inputs :].astype(np.float64), [choices], 1)
         gains = tokens - self.paid[0] / max(self.paid[1], 1e-12) * seconds
-        regret = gains.max(1, keepdims=True) - gains
-        target = torch.from_numpy((regret / max(regret.mean(), 1e-9)).astype(np.float32))
+        gains -= gains.mean(1, keepdims=True)
+        target = torch.from_numpy((gains / max(gains.std(), 1e-9)).clip(-4, 4).astype(np.float32))
 
         def loss(outputs: Tensor, at: Tensor) -> Tensor:
-            return (outputs.softmax(-1) * target[at]).sum(-1).mean()
+            return (outputs - target[at]).square().mean()
 
         known = rows[:, : self.seat.inputs]
         return fit(known, loss, choices, self.hidden, self.seed, self.updates)
