@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from benchmarks.common import RESULTS
@@ -12,10 +13,16 @@ ROW = ("policy", "prompt_id", "domain", "repeat", "new_tokens", "seconds", "cycl
 LEFT_OUT = ("trees", "decisions", "rows")
 
 
+def short(command: str) -> str:
+    """The command with the last two parts of absolute paths only."""
+    return re.sub(r"(?:/[\w.-]+)+?/([\w.-]+/[\w.-]+)(?=[,\]' ]|$)", r"\1", command)
+
+
 def kept(results: dict) -> dict:
     """What is committed of results.json."""
     rows = [[row[name] for name in ROW] for row in results["rows"]]
     rest = {name: part for name, part in results.items() if name not in LEFT_OUT}
+    rest["machine"]["command"] = short(rest["machine"]["command"])
     return {**rest, "columns": ROW, "rows": [[*r[:5], round(r[5], 6), r[6]] for r in rows]}
 
 

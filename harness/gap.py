@@ -9,6 +9,7 @@ from envs.cost import Costs, price
 from envs.oracle import Static, gap_closed, oracle, static
 from envs.trace import Trace
 from harness.evaluation import Bench, Prompt
+from spec_core.menu import Menu
 
 
 def leads(
@@ -17,6 +18,8 @@ def leads(
     """Speeds over the static plan's by the cost table: the oracle's and the best static plans'."""
     trace, table = Trace.read(Path(traces)), Costs.read(Path(costs))
     work, meta = bench.workload, trace.meta
+    if plan not in trace.menu.names:  # as far as the recorded candidates serve it
+        trace = trace.with_menu(Menu.of([*trace.menu.plans, plan]))
     recorded = {text.id: i for i, text in enumerate(trace.texts)}
     missing = [prompt["id"] for prompt in prompts if prompt["id"] not in recorded]
     if missing:
@@ -31,8 +34,7 @@ def leads(
     whole, best = static(trace, seconds), oracle(trace, seconds)
     plans = Static(whole.seconds[some], whole.tokens[some], whole.domains[some])
     least = float(best.tokens[some].sum() / best.seconds[some].sum())
-    place = trace.menu.names.index(plan) if plan in trace.menu.names else plans.pooled
-    base = plans.speed(place)
+    base = plans.speed(trace.menu.names.index(plan))
     return {
         "oracle": least / base, "pooled": plans.speed() / base,
         "by_domain": plans.speed(plans.by_domain) / base,

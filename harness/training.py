@@ -20,6 +20,8 @@ from harness.loggers import Logger
 from harness.tuning import speeds
 from spec_core.policy import Policy
 
+TELL_EVERY, SAVE_EVERY = 0.5, 2.0  # seconds of learning
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -60,6 +62,7 @@ class Trainer:
         self.budget, self.folder, self.logger, self.bar = budget, folder, logger, bar
         self.elapsed, self.probed, self.best = 0.0, 0.0, 0.0  # best: speed over the static's
         self.clock, self.stopping = time.monotonic(), False
+        self.saved = self.told = -SAVE_EVERY  # when that was last done, in seconds of learning
         self._resume()
 
     def _resume(self) -> None:
@@ -79,6 +82,7 @@ class Trainer:
         with self.folder.replacing("state") as state:
             self.learner.save(state / "learner")
             RunFolder(state).write("trainer.json", clock)
+        self.saved = self.elapsed
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Learn to the end of the budget; raises Stopped when asked to stop before."""
@@ -87,8 +91,10 @@ class Trainer:
 
         def watch(progress: Any) -> bool:
             self._tick()
-            self._tell(progress)
-            self.save()
+            if self.elapsed - self.told >= TELL_EVERY:
+                self._tell(progress)
+            if self.elapsed - self.saved >= SAVE_EVERY:  # a live rollout takes longer than this
+                self.save()
             self.stopping = stop()
             return not self.stopping and self.elapsed < 60 * self.budget.minutes
 
@@ -130,6 +136,7 @@ class Trainer:
 
     def _tell(self, progress: Any) -> None:
         rate = float(getattr(self.env, "rate", 0.0))
+        self.told = self.elapsed
         metrics = {f"train/{name}": value for name, value in progress.metrics.items()}
         self._log({"train/tokens_per_second": rate, "train/reward": progress.reward, **metrics})
         self.bar.set_description_str(f"step {progress.steps} | now {rate:.1f} tok/s")

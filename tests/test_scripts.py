@@ -1,0 +1,179 @@
+"""train.py and evaluate.py as their users run them: real processes, killed, resumed, read back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.overrides import CONF
+from spec_core import load_policy
+
+ROOT = CONF.parent
+QUICK = ["experiment=quick", "minutes=0.05", "max_new_tokens=16", "test_prompts=1"]
+ROLLOUT = {"ppo": ["+policy.arguments.rollout=64"], "linucb": []}
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def command(script: str, *arguments: str) -> list[str]:
+    """A script with its arguments."""
+    return [sys.executable, str(ROOT / script), *arguments]
+
+
+def run(script: str, *arguments: str, cwd: Path = ROOT, **environment: str):
+    """Run to the end; nobody is logged in to W&B."""
+    known = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    env = {**known, "OMP_NUM_THREADS": "1", "HOME": str(cwd), **environment}
+    return subprocess.run(
+        command(script, *arguments), capture_output=True, text=True, cwd=cwd, env=env
+    )
+
+
+@pytest.mark.slow
+def test_a_run_leaves_results_a_report_a_policy_and_a_wandb_run(tmp_path):
+    folder = tmp_path / "run"
+    done = run("train.py", "policy=linucb", *QUICK, f"folder={folder}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results["summary"]["policies"]) == {"autoregressive", "best_static", "linucb"}
+    assert "linucb" in (folder / "report.html").read_text()
+    load_policy(folder / "policy")
+    (wandb_run,) = (folder / "wandb").glob("offline-run-*")
+    read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(wandb_run)]
+    told = subprocess.run(read, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    for name in (
+        "linucb",
+        "env_step",
+        "dev/learned",
+        "eval/linucb/tokens_per_second",
+        "comparison",
+    ):
+        assert name in told.stdout, name
+    options = ["prompts=1", "static=chain-4", "max_new_tokens=16", "tune=false"]
+    options += [f"policies=[{folder},chain-2]", f"folder={tmp_path / 'e'}"]
+    again = run("evaluate.py", *options, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    summary = json.loads((tmp_path / "e" / "results.json").read_text())["summary"]
+    assert {"run", "chain-2", "best_static"} <= set(summary["policies"])
+
+
+def started(folder: Path, *arguments: str) -> subprocess.Popen:
+    """A run that would last long, once it has saved its state."""
+    options = [*QUICK, "minutes=5", "logger=none", "compare=false", f"folder={folder}"]
+    process = subprocess.Popen(
+        command("train.py", *options, *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not (folder / "state" / "trainer.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)  # waits for another process, not for a duration
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["ppo", "linucb"])
+def test_a_killed_run_goes_on_where_it_was(tmp_path, policy):
+    folder = tmp_path / "run"
+    process = started(folder, f"policy={policy}", *ROLLOUT[policy])
+    process.kill()
+    process.wait()
+    before = json.loads((folder / "state" / "trainer.json").read_text())
+    assert before["elapsed"] > 0
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("minutes: 5", "minutes: 0.01"))
+    done = run("train.py", f"resume={folder}")
+    assert done.returncode == 0, done.stderr
+    after = json.loads((folder / "state" / "trainer.json").read_text())
+    assert after["elapsed"] >= before["elapsed"]
+    load_policy(folder / "policy")
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_leaves_with_zero(tmp_path):
+    folder = tmp_path / "run"
+    process = started(folder, "policy=linucb")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "go on with resume=" in said
+    assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_a_step(tmp_path, name):
+    from hydra import compose, initialize_config_dir
+
+    from harness.run import train
+
+    tiny = ["steps=2", "minutes=0.01", "static=chain-2", "max_new_tokens=8", "compare=false"]
+    tiny += ["+policy.arguments.rollout=32", "+policy.arguments.batch_size=16"]
+    tiny += ["logger=none", f"folder={tmp_path}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"experiment={name}", *tiny])
+    train(config)
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
+    load_policy(tmp_path / "policy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["policy=ppoo"], "did you mean 'ppo'"),
+        (["temperatur=1"], "did you mean 'temperature'"),
+    ],
+)
+def test_bad_overrides_are_one_line(arguments, said):
+    done = run("train.py", *arguments)
+    assert done.returncode == 2 and said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "arguments", "said"),
+    [
+        ("train.py", ["menu.plans=[ar,chain-99]"], "verifies 100 nodes"),
+        ("train.py", ["menu.plans=[chain-2]"], "lacks the plain"),
+        ("train.py", ["data=jsonl", "data.path=nowhere.jsonl"], "cannot be read"),
+        ("train.py", ["resume=nowhere"], "no config.yaml there"),
+        ("train.py", ["pair=folders", "pair.target=nowhere", "pair.draft=nowhere"], "nowhere"),
+        ("evaluate.py", ["policies=[optree]", "static=chain-2"], "no policy 'optree'"),
+        ("evaluate.py", ["static=chain-x"], "is no plan"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, script, arguments, said):
+    quiet = ["logger=none", f"runs={tmp_path}"]
+    if script == "train.py":
+        quiet += ["static=chain-2"]
+    done = run(script, *quiet, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_arrows_point_left():
+    """spec_core <- policies, envs <- reports, harness <- the scripts."""
+    forbidden = {
+        "spec_core": ("policies", "envs", "harness", "reports", "gymnasium", "hydra", "wandb",
+                      "stable_baselines3", "sb3_contrib", "omegaconf"),
+        "policies": ("envs", "harness", "reports", "hydra", "wandb", "omegaconf"),
+        "envs": ("policies", "harness", "reports", "hydra", "wandb", "omegaconf"),
+        "reports": ("policies", "envs", "harness", "gymnasium", "hydra", "wandb", "torch"),
+    }  # fmt: skip
+    for package, others in forbidden.items():
+        for path in (ROOT / package).rglob("*.py"):
+            text = path.read_text()
+            for other in others:
+                for start in (f"import {other}", f"from {other}"):
+                    assert not any(
+                        line.strip().startswith((start + " ", start + ".")) or line.strip() == start
+                        for line in text.splitlines()
+                    ), f"{path.relative_to(ROOT)} imports {other}"
