@@ -80,8 +80,8 @@ def steps() -> str:
 def policies() -> str:
     """Every policy against plain decoding and the best static plan, by temperature."""
     parts = []
-    for name in ("policies-t0", "policies-t1"):
-        content = read(name)
+    for file in sorted(RESULTS.glob("policies-*.json")):
+        content = read(file.stem)
         settings = content["settings"]
         parts += [
             f"**T = {settings['temperature']:g}**, batch {settings['batch_size']}, "
