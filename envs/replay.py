@@ -82,9 +82,9 @@ class Shell:
         """The plans that actions choose from."""
         return self.engine.trace.menu
 
-    def outcomes(self) -> tuple[NDArray, NDArray]:
-        """Tokens and seconds [B, plans] of every plan from where the environments stand."""
-        return self.engine.outcomes()
+    def savings(self) -> NDArray:
+        """[B, plans] seconds that every plan saves over the best static one, to the texts' ends."""
+        return self.engine.savings()
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, fit for JSON; texts under way are not kept."""

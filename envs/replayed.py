@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.cost import Costs, Prices, price
+from envs.oracle import ahead, static
 from envs.rewards import Rate, Reward
 from envs.trace import Trace
 from spec_core.features import FEATURES, Array, advance, fresh, vector
@@ -181,13 +183,27 @@ class Replay:
         self.handed = not over.all()
         return Step(made, rewards, over, figures, final, texts)
 
-    def outcomes(self) -> tuple[Ints, Floats]:
-        """Tokens and seconds [B, M] of every plan from here, the rest of a batch doing the same."""
+    def savings(self) -> Floats:
+        """[B, M] seconds every plan saves by the text's end, the best static plan behind it.
+
+        What a token is worth depends on what the tokens behind it cost: that is counted here. The
+        rest of a batch does the same as its environment.
+        """
         market, at, place = self.market, self.at, self.batches.place[:, None]
-        bucket = market.bucket[at][:, None]
-        verify = market.verify[place, bucket, market.nodes[at] - 1]
-        seconds = market.draft[place[:, 0], at] + verify
-        return self.trace.committed[at], seconds / self.batches.load[:, None]
+        verify = market.verify[place, market.bucket[at][:, None], market.nodes[at] - 1]
+        now = (market.draft[place[:, 0], at] + verify) / self.batches.load[:, None]
+        there = at[:, None] + self.trace.committed[at] + self.texts[:, None]
+        return self.ahead[place[:, 0], at + self.texts][:, None] - now - self.ahead[place, there]
+
+    @cached_property
+    def ahead(self) -> Floats:
+        """[loads, N + P] seconds to the ends of the texts under each load's best static plan."""
+        trace, rows = self.trace, []
+        for i, load in enumerate(self.market.loads):
+            verify = self.market.verify[i, self.market.bucket[:, None], self.market.nodes - 1]
+            seconds = (self.market.draft[i] + verify) / load
+            rows.append(ahead(trace, seconds, static(trace, seconds).pooled))
+        return np.stack(rows)
 
     def _check(self, plans: Ints) -> None:
         if not len(self.at):

@@ -55,10 +55,10 @@ class Toy(VectorEnv):
     def action_masks(self):
         return np.ones((self.num_envs, len(self.depths)), bool)
 
-    def outcomes(self):
-        """Tokens and seconds of every plan, [num_envs, choices]."""
-        depths = np.broadcast_to(self.depths, (self.num_envs, len(self.depths)))
-        return np.minimum(self.lengths[:, None], depths) + 1.0, 1 + LEVEL * depths
+    def savings(self):
+        """Seconds that every plan saves, at the best rate, [num_envs, choices]."""
+        tokens = np.minimum(self.lengths[:, None], self.depths) + 1.0
+        return tokens / RATE - (1 + LEVEL * self.depths)
 
     def step(self, actions):
         self.taken.append(np.array(actions))

@@ -18,38 +18,37 @@ from spec_core.chooser import Chooser, Network
 
 
 class FullInformation(Fitted):
-    """Cost-sensitive regression on recordings: tokens - rate * seconds of all plans, where it goes.
+    """Regression of the seconds that every plan saves over the best static plan, on recordings.
 
-    The rate is its own of late, so that its fixed point is the fastest policy. It follows its own
-    choices (at random in a share of the cycles) and is fitted anew as positions are added.
+    Those are counted to the end of the text, so a token is worth what it costs where it stands. It
+    follows its own choices (at random in a share of the cycles) and is fitted anew as it goes.
     """
 
     heads = ("menu",)
-    kept = ("memory", "weights", "biases", "due", "paid")
+    kept = ("memory", "weights", "biases", "due")
 
     def __init__(
-        self, seat: Seat, seed: int = 0, exploring: float = 0.1, hidden: Sequence[int] = (64,),
-        refit: int = 4096, updates: int = 600,
+        self, seat: Seat, seed: int = 0, exploring: float = 0.1, hidden: Sequence[int] = (32,),
+        refit: int = 4096, updates: int = 1000,
     ) -> None:  # fmt: skip
         super().__init__(seat, seed, exploring)
         self.hidden, self.refit, self.updates = tuple(hidden), refit, updates
-        self.memory = Memory(seat.inputs + 2 * seat.choices)  # features, tokens, seconds
+        self.memory = Memory(seat.inputs + seat.choices)  # features, seconds saved
         self.weights: list[Array] = []
         self.biases: list[Array] = []
-        self.due, self.paid = np.array([refit]), np.zeros(2)
-        self.everything: Any = None
+        self.due = np.array([refit])
+        self.savings: Any = None
 
     def learn(self, env: VectorEnv, steps: int, watch: Watch) -> None:
         """As any learner, in an env that knows every plan's outcome."""
-        self.everything = getattr(env.unwrapped, "outcomes", None)
-        if self.everything is None:
+        self.savings = getattr(env.unwrapped, "savings", None)
+        if self.savings is None:
             raise ValueError("this learner needs every plan's outcome: take env=replay")
         super().learn(env, steps, watch)
 
     def act(self, features: Array) -> Choices:
-        """Remember what every plan would give; the best by the net in use, sometimes any."""
-        tokens, seconds = self.everything()
-        self.memory.add(np.hstack((features, tokens, seconds)))
+        """Remember what every plan would save; the best by the net in use, sometimes any."""
+        self.memory.add(np.hstack((features, 1e3 * self.savings())))
         anything = self.random.integers(self.seat.choices, size=len(features))
         if not self.weights:
             return anything
@@ -57,20 +56,18 @@ class FullInformation(Fitted):
         return np.where(explore, anything, Network(self.weights, self.biases).choose(features))
 
     def see(self, step: Step) -> None:
-        """Follow the rate, and renew the net in use when it is due."""
-        self.paid = 0.98 * self.paid + (step.told("tokens").sum(), step.told("seconds").sum())
+        """Renew the net in use when it is due."""
         if self.steps >= self.due[0]:
             network = self.fit().network()
             self.weights, self.biases = network.weights, network.biases
             self.due = np.array([max(self.steps + self.refit, self.steps * 3 // 2)])
 
     def fit(self) -> Net:
-        """Squared error of every plan's gain over the mean plan's."""
+        """Squared error of all plans' savings, without outliers."""
         rows, choices = self.memory.rows, self.seat.choices
-        tokens, seconds = np.split(rows[:, self.seat.inputs :].astype(np.float64), [choices], 1)
-        gains = tokens - self.paid[0] / max(self.paid[1], 1e-12) * seconds
-        gains -= gains.mean(1, keepdims=True)
-        target = torch.from_numpy((gains / max(gains.std(), 1e-9)).clip(-4, 4).astype(np.float32))
+        saved = rows[:, self.seat.inputs :].astype(np.float64)
+        scaled = (saved / max(saved.std(), 1e-9)).clip(-4, 4)
+        target = torch.from_numpy(scaled.astype(np.float32))
 
         def loss(outputs: Tensor, at: Tensor) -> Tensor:
             return (outputs - target[at]).square().mean()
