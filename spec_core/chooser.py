@@ -64,6 +64,11 @@ class Network:
         """Choices it has."""
         return self.weights[-1].shape[0]
 
+    @property
+    def constant(self) -> int | None:
+        """The choice that no feature can change, if it is so."""
+        return None if self.weights[0].any() else int(self.choose(self.weights[0][:1] * 0)[0])
+
     def scores(self, features: Array) -> Array:
         """One score per choice, [B, outputs]."""
         x = features

@@ -76,9 +76,12 @@ class MenuPolicy(Chosen):
         super().__init__(chooser, projections)
         self.menu = menu
         self.check(len(menu))
+        self.always: int | None = getattr(chooser, "constant", None)  # no need for features then
 
     def plan(self, observation: Observation) -> list[Plan]:
         """The chosen plans."""
+        if self.always is not None:
+            return [self.menu.plans[self.always]] * observation.batch
         choices = self.chooser.choose(self.extractor.observe(observation))
         return [self.menu.plans[i] for i in choices.tolist()]
 

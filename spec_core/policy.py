@@ -96,6 +96,8 @@ def load_policy(folder: str | Path) -> Policy:
             raise ValueError("it is not an object")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+        if content["kind"] == "rule" and "rule" not in KINDS:
+            raise ValueError("it is a published rule: import `policies` first, or name it there")
         return KINDS[content["kind"]](content, Path(folder))
     except (KeyError, TypeError, AssertionError, ValueError, OSError) as error:
         raise ValueError(f"{file}: not a valid policy ({_said(error)})") from None

@@ -208,3 +208,14 @@ def test_a_table_takes_the_cell_of_every_row():
     features = np.array([[0, 9, 0], [0.5, 9, 1.0], [0.4, 9, 1.9], [1, 9, 2.5]], np.float32)
     assert table.choose(features).tolist() == [0, 4, 1, 5]
     assert Table([], [], np.array(3)).choose(features).tolist() == [3] * 4
+
+
+def test_a_choice_that_no_feature_changes_is_made_without_them(monkeypatch):
+    weights = [np.zeros((3, WIDTH), np.float32)]
+    policy = MenuPolicy(Menu.of(["ar", "chain-2", "chain-3"]), Network(weights, [np.eye(3)[2]]))
+    assert policy.always == 2 and network(WIDTH, 3).constant is None
+    monkeypatch.setattr(policy.extractor, "observe", None)
+    made = SpeculativeDecoder(pair_of("near"), policy).generate(PROMPTS, max_new_tokens=12)
+    same = SpeculativeDecoder(pair_of("near"), Fixed(Plan(3, budget=4)))
+    assert made.tokens == same.generate(PROMPTS, max_new_tokens=12).tokens
+    assert made.stats.drafted > 0
