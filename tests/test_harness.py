@@ -10,6 +10,7 @@ import pytest
 from small import Letters, pair_of
 
 from harness.build import read_prompts
+from harness.distil import AXES, EDGES, content, distilled
 from harness.evaluation import Bench, Workload, evaluate, speed
 from harness.folder import RunFolder
 from harness.overrides import CONF, problem
@@ -183,3 +184,19 @@ def test_configuration_files_are_short():
     for path in CONF.rglob("*.yaml"):
         if path.parent != CONF:
             assert len(path.read_text().splitlines()) <= 25, path
+
+
+def test_a_distilled_table_says_what_was_chosen_most_in_its_cell():
+    chance = np.random.default_rng(0)
+    features = np.zeros((500, len(NAMES)), np.float32)
+    for axis, edges in zip(AXES, EDGES, strict=True):
+        features[:, NAMES.index(axis)] = chance.uniform(0, 1.2 * max(edges), 500)
+    slow = features[:, NAMES.index("accepted_slow")]
+    choices = (slow >= 0.3).astype(np.int64)
+    table = distilled(features, choices, 2)
+    assert (table.choose(features) == choices).all()
+    told = content(table, Menu.of(["ar", "chain-3"]), 1.0)
+    assert np.array(told["cells"], object).shape == tuple(len(e) + 1 for e in EDGES)
+    assert told["axes"][0]["edges"] == [2, 4, 8, 16] and set(told["plans"]) == {"ar", "chain-3"}
+    lone = distilled(features[:1], choices[:1], 2)  # empty cells take the nearest that is not
+    assert (lone.cells == choices[0]).all()
