@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-train: $(STAMP) ## Train a policy with PPO and compare it (about 9 minutes)
+train: $(STAMP) ## Train a policy with PPO and compare it (ten minutes or so)
 	$(PY) train.py policy=ppo
 
 demo: $(STAMP) ## Decode one prompt with the embedded models

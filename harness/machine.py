@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 
-def machine(device: str = "cpu") -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """The processor, the versions and the commit."""
     import torch
     import transformers
 
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _processor(), "gpu": gpu, "threads": torch.get_num_threads(),
         "python": platform.python_version(), "torch": torch.__version__,

@@ -204,7 +204,7 @@ def compare(
     }  # fmt: skip
     results = {
         "settings": settings, "summary": summary, **found,
-        "machine": machine(config.device),
+        "machine": machine(),
     }  # fmt: skip
     if config.get("traces"):
         from harness.gap import leads, shares

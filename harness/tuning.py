@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from harness.evaluation import Bench, Prompt, interleaved, rows_of, speed
-from spec_core.menu import plan_name, read_name
+from spec_core.menu import read_name
 from spec_core.policy import Fixed, Policy
 
 # Brackets the optimum of pairs whose draft is right from a third to nearly all of the time.
@@ -70,5 +70,4 @@ def tune_static(
     }
     candidates = {name: partial(Fixed, plan) for name, plan in fitting.items()}
     best, found = tune(bench, candidates, prompts, rounds, tick)
-    assert plan_name(plans[best])
     return Fixed(plans[best]), found

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,8 +73,9 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while not (folder / "state" / "trainer.json").exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)  # waits for another process, not for a duration
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            raise AssertionError(process.communicate()[1])
     return process
 
 

@@ -13,11 +13,10 @@ from torch import Tensor
 from policies.learners.base import Array, Choices, Seat, Watch
 from policies.learners.loop import Memory, Step
 from policies.learners.networks import Net, fit
-from policies.learners.supervised import Fitted
-from spec_core.chooser import Chooser, Network
+from policies.learners.supervised import Regression
 
 
-class FullInformation(Fitted):
+class FullInformation(Regression):
     """Regression of the seconds that every plan saves over the best static plan, on recordings.
 
     Those are counted to the end of the text, so a token is worth what it costs where it stands. It
@@ -25,18 +24,13 @@ class FullInformation(Fitted):
     """
 
     heads = ("menu",)
-    kept = ("memory", "weights", "biases", "due")
 
     def __init__(
         self, seat: Seat, seed: int = 0, exploring: float = 0.1, hidden: Sequence[int] = (32,),
         refit: int = 4096, updates: int = 1000,
     ) -> None:  # fmt: skip
-        super().__init__(seat, seed, exploring)
-        self.hidden, self.refit, self.updates = tuple(hidden), refit, updates
-        self.memory = Memory(seat.inputs + seat.choices)  # features, seconds saved
-        self.weights: list[Array] = []
-        self.biases: list[Array] = []
-        self.due = np.array([refit])
+        super().__init__(seat, seed, exploring, hidden, refit, updates)
+        self.memory = Memory(seat.inputs + seat.choices)  # features, milliseconds saved
         self.savings: Any = None
 
     def learn(self, env: VectorEnv, steps: int, watch: Watch) -> None:
@@ -49,22 +43,15 @@ class FullInformation(Fitted):
     def act(self, features: Array) -> Choices:
         """Remember what every plan would save; the best by the net in use, sometimes any."""
         self.memory.add(np.hstack((features, 1e3 * self.savings())))
-        anything = self.random.integers(self.seat.choices, size=len(features))
-        if not self.weights:
-            return anything
-        explore = self.random.random(len(features)) < self.exploring
-        return np.where(explore, anything, Network(self.weights, self.biases).choose(features))
+        return super().act(features)
 
     def see(self, step: Step) -> None:
-        """Renew the net in use when it is due."""
-        if self.steps >= self.due[0]:
-            network = self.fit().network()
-            self.weights, self.biases = network.weights, network.biases
-            self.due = np.array([max(self.steps + self.refit, self.steps * 3 // 2)])
+        """Renew the net in use when it is due: what there is to learn is remembered already."""
+        self.renew(3 / 2)
 
     def fit(self) -> Net:
         """Squared error of all plans' savings, without outliers."""
-        rows, choices = self.memory.rows, self.seat.choices
+        rows = self.memory.rows
         saved = rows[:, self.seat.inputs :].astype(np.float64)
         scaled = (saved / max(saved.std(), 1e-9)).clip(-4, 4)
         target = torch.from_numpy(scaled.astype(np.float32))
@@ -73,12 +60,4 @@ class FullInformation(Fitted):
             return (outputs - target[at]).square().mean()
 
         known = rows[:, : self.seat.inputs]
-        return fit(known, loss, choices, self.hidden, self.seed, self.updates)
-
-    def best(self, features: Array) -> Choices:
-        """The largest output."""
-        return self.net.predict(features).argmax(1)
-
-    def chooser(self) -> Chooser:
-        """The net."""
-        return self.net.network()
+        return fit(known, loss, self.seat.choices, self.hidden, self.seed, self.updates)

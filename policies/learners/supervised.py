@@ -148,10 +148,14 @@ class Regression(Fitted):
         """Remember, and renew the net in use when it is due."""
         told = step.actions, step.told("tokens"), step.told("seconds")
         self.memory.add(np.column_stack((step.features, *told))[step.active])
+        self.renew(5 / 4)
+
+    def renew(self, growth: float) -> None:
+        """Fit the net in use when it is due; it is due again when the steps have grown so much."""
         if self.steps >= self.due[0]:
             network = self.fit().network()
             self.weights, self.biases = network.weights, network.biases
-            self.due = np.array([max(self.steps + self.refit, self.steps * 5 // 4)])
+            self.due = np.array([max(self.steps + self.refit, int(self.steps * growth))])
 
     def fit(self) -> Net:
         """Squared error at the choices that were taken."""
