@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 HORIZON = 20_000.0  # steps that the running rate remembers
 PRIOR = 100.0  # steps that a given start rate weighs
+PACE = 30.0  # tokens that the common rate weighs in a text's own
 
 
 class Reward(Protocol):
@@ -79,37 +80,53 @@ class Rate:
 
 
 class TokensPerSecond:
-    """lambda + (tokens - lambda * seconds) / mean seconds, with lambda the running rate.
+    """lambda * (1 + (tokens / pace - seconds) / mean seconds), with lambda the running rate.
 
-    Its mean is the tokens per second. constant=False drops the lambda in front, for episodes that
-    are one cycle: there it would only pay for more steps.
+    pace: the text's own tokens per second up to here, which begins at lambda; `prior` tokens long
+    that is most of it, and for good if `prior` is infinite. The mean is the tokens per second.
+    constant=False drops the 1, for episodes that are one cycle: there it would only pay for more
+    steps. Those say nothing of texts, and the pace is lambda.
     """
 
     def __init__(
         self, num_envs: int, constant: bool = True, start_rate: float | None = None,
-        horizon: float = HORIZON,
+        horizon: float = HORIZON, prior: float = PACE,
     ) -> None:  # fmt: skip
-        self.constant, self.rate = constant, Rate(horizon, start_rate)
+        assert prior > 0, f"a text's pace begins with some tokens at the common rate, not {prior}"
+        self.constant, self.rate, self.prior = constant, Rate(horizon, start_rate), prior
+        self.tokens, self.seconds = np.zeros(num_envs), np.zeros(num_envs)
 
     def __call__(self, tokens: Floats, seconds: Floats, counted: Mask, over: Mask) -> Floats:
-        """Rewards [B]; this step is in lambda already."""
+        """Rewards [B]; this step is in lambda already, but not in the paces."""
         self.rate.add(tokens[counted], seconds[counted])
         rate, mean = self.rate.value, self.rate.mean_seconds
         if not mean:
             return np.zeros(len(tokens))
-        made = (tokens - rate * seconds) / mean + (rate if self.constant else 0.0)
+        worth = self._worth(rate)
+        made = rate * ((tokens * worth - seconds) / mean + self.constant)
+        self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
+        self.tokens[over] = self.seconds[over] = 0.0
         return np.where(counted, made, 0.0)
 
+    def _worth(self, rate: float) -> Floats:
+        """Seconds per token of every text, [B]."""
+        if not self.constant or np.isinf(self.prior):
+            return np.full(len(self.tokens), 1 / rate)
+        return (self.seconds + self.prior / rate) / (self.tokens + self.prior)
+
     def begin(self) -> None:
-        """Nothing belongs to an episode."""
+        """Forget the paces of the texts that were not finished."""
+        self.tokens[:] = self.seconds[:] = 0.0
 
     def state(self) -> dict[str, Any]:
-        """The running sums."""
-        return self.rate.state()
+        """The running sums, and those of the texts under way."""
+        paces = {"text_tokens": self.tokens.tolist(), "text_seconds": self.seconds.tolist()}
+        return {**self.rate.state(), **paces}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take the running sums from `state`."""
+        """Take the sums from `state`."""
         self.rate.restore(state)
+        self.tokens, self.seconds = np.array(state["text_tokens"]), np.array(state["text_seconds"])
 
 
 class Telescoped:

@@ -80,13 +80,49 @@ def test_the_cycle_rate_prefers_slower_policies():
 
 
 def test_tokens_per_second_prefers_the_faster_policy():
-    reward, counted = TokensPerSecond(3), np.ones(3, bool)  # a policy each, lambda in common
+    reward = TokensPerSecond(3, prior=np.inf)  # a policy each, lambda in common
+    counted = np.ones(3, bool)
     sums, length = np.zeros(3), 400
     for i in range(length):
         tokens, seconds = np.array([CYCLES[name][i % len(CYCLES[name])] for name in CYCLES]).T
         sums += reward(tokens, seconds, counted, ~counted)
     a, b, c = sums / length
     assert b > reward.rate.value > max(a, c)  # more than lambda is earned by the faster only
+
+
+EASY, HARD = 0, 1
+DRAFTED = [(6.0, 0.020), (1.8, 0.020)]  # in the two texts
+PLAIN = (1.0, 0.012)
+
+
+def lead_of_drafting(prior: float) -> np.ndarray:
+    """What drafting earns more than decoding plainly in the two texts, at random for 2000 steps."""
+    chance, reward, all_ = np.random.default_rng(0), TokensPerSecond(2, prior=prior), np.ones(2, bool)
+    sums, counts = np.zeros((2, 2)), np.zeros((2, 2))
+    for _ in range(2000):
+        drafts = chance.random(2) < 0.8
+        cycles = [DRAFTED[text] if drafts[text] else PLAIN for text in (EASY, HARD)]
+        made = reward(*np.array(cycles).T, all_, ~all_)
+        sums[[EASY, HARD], drafts.astype(int)] += made
+        counts[[EASY, HARD], drafts.astype(int)] += 1
+    return np.diff(sums / counts, axis=1)[:, 0]
+
+
+def test_a_hard_texts_tokens_are_worth_what_they_cost_there():
+    rates = [rate(np.array([cycle])) for cycle in (*DRAFTED, PLAIN)]
+    assert rates[EASY] > rates[HARD] > rates[2]  # drafting is faster in both texts
+    assert (lead_of_drafting(prior=30.0) > 0).all()
+    assert lead_of_drafting(prior=np.inf)[HARD] < 0  # at one price for all it looks slower
+
+
+def test_a_texts_pace_ends_with_it():
+    reward, both = TokensPerSecond(2), np.ones(2, bool)
+    slow = np.ones(2), np.array([0.01, 0.1])
+    for _ in range(50):
+        reward(*slow, both, ~both)
+    assert reward._worth(20.0)[1] > 2 * reward._worth(20.0)[0]
+    reward(*slow, both, both)
+    assert reward._worth(20.0) == pytest.approx(1 / 20)
 
 
 def test_with_lambda_at_the_best_policys_rate_no_policy_earns_more():

@@ -118,7 +118,7 @@ def is_chain(plan: Plan) -> bool:
 
 
 class Regression(Fitted):
-    """Cost-sensitive classification: predicts tokens - rate * seconds of every choice.
+    """Cost-sensitive classification: predicts the reward of every choice.
 
     Each choice has its own output, trained on the cycles that took it, so no weights are needed.
     """
@@ -131,7 +131,7 @@ class Regression(Fitted):
     ) -> None:  # fmt: skip
         super().__init__(seat, seed, exploring)
         self.hidden, self.refit, self.updates = tuple(hidden), refit, updates
-        self.memory = Memory(seat.inputs + 3)  # features, action, tokens, seconds
+        self.memory = Memory(seat.inputs + 2)  # features, action, reward
         self.weights: list[Array] = []  # of the net in use, which is renewed when it is due
         self.biases: list[Array] = []
         self.due = np.array([refit])
@@ -146,8 +146,8 @@ class Regression(Fitted):
 
     def see(self, step: Step) -> None:
         """Remember, and renew the net in use when it is due."""
-        told = step.actions, step.told("tokens"), step.told("seconds")
-        self.memory.add(np.column_stack((step.features, *told))[step.active])
+        made = np.column_stack((step.features, step.actions, step.rewards))
+        self.memory.add(made[step.active])
         self.renew(5 / 4)
 
     def renew(self, growth: float) -> None:
@@ -160,20 +160,14 @@ class Regression(Fitted):
     def fit(self) -> Net:
         """Squared error at the choices that were taken."""
         rows = self.memory.rows
-        targets = torch.from_numpy(self._targets(*rows[:, -2:].T.astype(np.float64)))
-        actions = torch.from_numpy(rows[:, -3].astype(np.int64))
+        targets = torch.from_numpy(scaled(rows[:, -1]))
+        actions = torch.from_numpy(rows[:, -2].astype(np.int64))
 
         def loss(outputs: Tensor, at: Tensor) -> Tensor:
             taken = outputs.gather(1, actions[at][:, None])[:, 0]
             return (taken - targets[at]).square().mean()
 
-        return fit(rows[:, :-3], loss, self.seat.choices, self.hidden, self.seed, self.updates)
-
-    def _targets(self, tokens: np.ndarray, seconds: np.ndarray) -> Array:
-        """The linearised reward at the newest rate, standardised, without outliers."""
-        newest = slice(-2 * self.refit, None)
-        gain = tokens - tokens[newest].sum() / max(seconds[newest].sum(), 1e-12) * seconds
-        return ((gain - gain.mean()) / max(gain.std(), 1e-9)).clip(-4, 4).astype(np.float32)
+        return fit(rows[:, :-2], loss, self.seat.choices, self.hidden, self.seed, self.updates)
 
     def best(self, features: Array) -> Choices:
         """The largest prediction."""
@@ -182,3 +176,9 @@ class Regression(Fitted):
     def chooser(self) -> Chooser:
         """The net."""
         return self.net.network()
+
+
+def scaled(values: np.ndarray) -> Array:
+    """Standardised, without outliers."""
+    wide = values.astype(np.float64)
+    return ((wide - wide.mean()) / max(wide.std(), 1e-9)).clip(-4, 4).astype(np.float32)

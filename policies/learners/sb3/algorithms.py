@@ -48,18 +48,25 @@ class OnPolicy(Agent):
 
 
 class PPO(OnPolicy):
-    """Proximal policy optimisation (Schulman et al. 2017)."""
+    """Proximal policy optimisation (Schulman et al. 2017).
+
+    rollout, batch_size: None suits the number of envs, few live ones or hundreds of recorded ones;
+    larger batches take larger steps.
+    """
 
     algorithm: Any = stable_baselines3.PPO
 
     def __init__(
-        self, seat: Seat, seed: int = 0, hidden: Sequence[int] = (64, 64), rollout: int = 512,
-        batch_size: int = 128, epochs: int = 10, learning_rate: float = 1e-3,
-        entropy: float = 0.01, clip: float = 0.2,
+        self, seat: Seat, seed: int = 0, hidden: Sequence[int] = (64, 64),
+        rollout: int | None = None, batch_size: int | None = None, epochs: int = 10,
+        learning_rate: float = 1e-3, entropy: float = 0.01, clip: float = 0.2,
     ) -> None:  # fmt: skip
+        rollout = max(512, 32 * seat.num_envs) if rollout is None else rollout
+        batch_size = max(128, rollout // 8) if batch_size is None else batch_size
         super().__init__(
             seat, seed, rollout, hidden=hidden, batch_size=batch_size, n_epochs=epochs,
-            learning_rate=learning_rate, ent_coef=entropy, clip_range=clip,
+            learning_rate=learning_rate * (batch_size / 128) ** (1 / 3), ent_coef=entropy,
+            clip_range=clip,
         )  # fmt: skip
 
 
