@@ -13,46 +13,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from envs.prompts import Prompt, read_prompts, spread
 from envs.provenance import commit, pair_key
 from envs.shards import META, Meta, digest, read_meta, read_shards, replace_file, write_shard
 from spec_core.cli import Parser
 from spec_core.menu import DEFAULT_MENU, Menu
-
-Prompt = dict[str, str]
-
-
-def read_prompts(file: Path) -> list[Prompt]:
-    """Lines {"id", "domain", "prompt"}; a broken line is named."""
-    found: dict[str, Prompt] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-            if row is not None:
-                prompt = {"domain": "all"} | {k: str(v) for k, v in row.items()}
-                if not prompt["prompt"] or prompt["id"] in found:
-                    raise ValueError("an empty prompt, or an id that was there before")
-                found[prompt["id"]] = prompt
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ValueError(
-                f'{file}, line {number}: not {{"id", "domain", "prompt"}} as JSON ({error!r})'
-            ) from None
-    if not found:
-        raise ValueError(f"{file}: there are no prompts in it")
-    return list(found.values())
-
-
-def by_turns(prompts: list[Prompt]) -> list[Prompt]:
-    """The same prompts, the domains taking turns."""
-    domains: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        domains.setdefault(prompt.get("domain", "all"), []).append(prompt)
-    return [p for p in chain.from_iterable(zip_longest(*domains.values())) if p is not None]
 
 
 def prepare(folder: Path, meta: Meta, prompts: list[Prompt]) -> list[Prompt]:
@@ -214,7 +184,7 @@ def _run(options: argparse.Namespace) -> int:
         prompts = read_prompts(options.prompts)
     else:
         prompts = embedded.prompts(options.split)
-    chosen = by_turns(prompts)[: options.limit]
+    chosen = spread(prompts)[: options.limit]
     meta, models = describe(options, check(options), chosen), _models(options)
     todo = prepare(options.out, meta, chosen)
     size = options.shard_size

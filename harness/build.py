@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from envs.prompts import read_prompts, spread
 from harness.evaluation import Bench, Prompt, Workload
 from harness.overrides import CONF
-from harness.tuning import STATIC_GRID, spread, tune, tune_static
+from harness.tuning import STATIC_GRID, tune, tune_static
 from spec_core import embedded
 from spec_core.menu import Menu, read_name
 from spec_core.pair import Pair, load_pair
@@ -72,34 +73,6 @@ def make_prompts(config: Any, split: str) -> list[Prompt]:
 def _split_of(name: str) -> str:
     part = zlib.crc32(name.encode()) % 10
     return "test" if part < 3 else "dev" if part < 5 else "train"
-
-
-def read_prompts(file: Path) -> list[Prompt]:
-    """Lines {"id", "domain", "prompt"}; a broken line is named."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: the prompts cannot be read ({error})") from None
-    found: dict[str, Prompt] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            prompt = {"domain": "all", **{key: str(row[key]) for key in ("id", "prompt")}}
-            prompt["domain"] = str(row.get("domain", "all"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f'{file}, line {number}: not {{"id", "domain", "prompt"}} as JSON ({error!r})'
-            ) from None
-        if prompt["id"] in found:
-            raise ValueError(f"{file}, line {number}: the id {prompt['id']!r} is there twice")
-        if not prompt["prompt"]:
-            raise ValueError(f"{file}, line {number}: the prompt is empty")
-        found[prompt["id"]] = prompt
-    if not found:
-        raise ValueError(f"{file}: there are no prompts in it")
-    return list(found.values())
 
 
 def make_menu(config: Any, bench: Bench) -> Menu:

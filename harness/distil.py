@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from envs.prompts import spread
 from harness.decisions import Watched
 from harness.edge import guarded
 from harness.evaluation import Bench, Workload
-from harness.tuning import spread
 from spec_core import embedded
 from spec_core.chooser import Table
 from spec_core.features import NAMES

@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 from tqdm import tqdm
 
+from envs.prompts import spread
 from harness import build
 from harness.evaluation import Bench, Prompt, evaluate
 from harness.folder import RunFolder
 from harness.loggers import Logger, make_logger
 from harness.machine import machine
 from harness.training import Budget, Stopped, Trainer, stoppable
-from harness.tuning import spread
 from reports.html import write_report
 from reports.statistics import check_lossless, summarise
 from reports.table import table

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from envs.prompts import spread
 from harness.evaluation import Bench, Prompt, interleaved, rows_of, speed
 from spec_core.menu import read_name
 from spec_core.policy import Fixed, Policy
@@ -18,16 +19,6 @@ STATIC_GRID = (
     "beam-8x2n16", "beam-4x3n12", "beam-6x2n8@0.1", "beam-8x2n12@0.1",
 )  # fmt: skip
 KEPT = 0.34  # of the candidates, after each round
-
-
-def spread(prompts: list[Prompt], per_domain: int) -> list[Prompt]:
-    """The first prompts of every domain, domains taking turns."""
-    by_domain: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        by_domain.setdefault(prompt["domain"], []).append(prompt)
-    longest = min(per_domain, max(map(len, by_domain.values())))
-    turns = range(longest)
-    return [found[i] for i in turns for found in by_domain.values() if i < len(found)]
 
 
 def speeds(bench: Bench, policies: dict[str, Policy], prompts: list[Prompt]) -> dict[str, float]:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from small import Letters, pair_of
 
-from harness.build import read_prompts
+from envs.prompts import read_prompts, spread
 from harness.distil import AXES, EDGES, content, distilled
 from harness.evaluation import Bench, Workload, evaluate, speed
 from harness.folder import RunFolder
 from harness.overrides import CONF, problem
-from harness.tuning import spread, tune, tune_static
+from harness.tuning import tune, tune_static
 from reports.statistics import check_lossless
 from spec_core import AUTOREGRESSIVE, Fixed, Menu, MenuPolicy, Plan, Table
 from spec_core.features import NAMES

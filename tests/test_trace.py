@@ -13,6 +13,7 @@ import torch
 from traces import SMALL, lettered, meta_of, prompts, recorded
 
 from envs import record as cli
+from envs.prompts import read_prompts
 from envs.recorder import Recorder
 from envs.shards import META, replace_file
 from envs.trace import Trace, check_disjoint
@@ -233,4 +234,4 @@ def test_a_broken_prompt_is_named(tmp_path, line):
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"id": "x", "prompt": "good"}\n\n' + line)
     with pytest.raises(ValueError, match="line 3"):
-        cli.read_prompts(file)
+        read_prompts(file)
