@@ -49,6 +49,8 @@ bench: $(BENCH_STAMP) ## Run the benchmarks; figures go to benchmarks/results
 	$(PY) -m benchmarks.speed --threads 1 --per-domain 4
 	$(PY) -m benchmarks.curves --threads 1 --repeats 12
 	$(PY) -m benchmarks.decide
+	$(PY) -m benchmarks.loads
+	$(PY) -m benchmarks.replay
 	$(PY) -m benchmarks.tables
 
 hooks: $(STAMP) ## Install the pre-commit hooks

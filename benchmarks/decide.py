@@ -1,15 +1,21 @@
-"""Microseconds of a decision: exported choosers, and the features they read, at batch 1."""
+"""What a learned policy costs at batch 1: its decisions and its features, alone and in a decode.
+
+Called in a row, code and data are warm. Within a decode the models' forwards push both out of the
+caches: that is what a user pays, counted by the decoder itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
 import torch
 
 from benchmarks.common import pick, quartiles, save
-from spec_core import Fixed, Network, Plan, SpeculativeDecoder, Table, load_pair
-from spec_core.features import FEATURES, Extractor
+from spec_core import Fixed, MenuPolicy, Network, Pair, Plan, SpeculativeDecoder, Table, load_pair
+from spec_core.clock import Seconds
+from spec_core.features import FEATURES, Array, Extractor
 from spec_core.menu import DEFAULT_MENU
 from spec_core.session import Observation, Outcome
 
@@ -22,7 +28,7 @@ def layers(*sizes: int) -> Network:
     return Network(weights, [np.zeros(o, np.float32) for o, _ in pairs])
 
 
-def timed(action, repeats: int = 3000) -> dict[str, float]:
+def timed(action: Callable[[int], object], repeats: int = 3000) -> dict[str, float]:
     """Quartiles of an action's microseconds, called again and again."""
     seconds = []
     for i in range(repeats):
@@ -44,12 +50,54 @@ class Watching(Fixed):
         return super().plan(observation)
 
 
+class Counting(Extractor):
+    """Counts its own microseconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spent: list[float] = []
+
+    def observe(self, observation: Observation) -> Array:
+        start = perf_counter()
+        made = super().observe(observation)
+        self.spent.append((perf_counter() - start) * 1e6)
+        return made
+
+
+def in_decode(pair: Pair, chooser: Network, repeats: int = 5) -> dict:
+    """A menu policy's microseconds per cycle within a decode, and its share of the seconds."""
+    policy = MenuPolicy(DEFAULT_MENU, chooser)
+    policy.extractor = counting = Counting()
+    decoder = SpeculativeDecoder(pair, policy)
+    cycles, shares = list[Seconds](), list[float]()
+    for repeat in range(1 + repeats):
+        found = list[Seconds]()
+
+        def watch(outcome: Outcome, found: list[Seconds] = found) -> None:
+            found.append(outcome.seconds)
+
+        for prompt in pick("test", 1):
+            decoder.generate(prompt["prompt"], watch, max_new_tokens=48)
+        if repeat == 0:  # the first one warms up
+            counting.spent.clear()
+            continue
+        cycles += found
+        shares.append(sum(s.decide for s in found) / sum(s.total for s in found))
+    return {
+        "features": quartiles(counting.spent),
+        "policy": quartiles([seconds.decide * 1e6 for seconds in cycles]),
+        "cycle": quartiles([seconds.total * 1e6 for seconds in cycles]),
+        "share": quartiles(shares), "cycles": len(cycles), "repeats": repeats,
+    }  # fmt: skip
+
+
 def main() -> None:
     """Measure and write results/decide.json."""
     torch.set_num_threads(1)
+    pair = load_pair()
     inputs, plans = len(FEATURES), len(DEFAULT_MENU)
     watching, outcomes = Watching(Plan(6, budget=7)), list[Outcome]()
-    decoder = SpeculativeDecoder(load_pair(), watching)
+    decoder = SpeculativeDecoder(pair, watching)
     decoder.generate([pick("dev", 1)[0]["prompt"]], max_new_tokens=128, watch=outcomes.append)
     known, extractor = watching.seen[1:], Extractor()
     features = [extractor.observe(observation) for observation in watching.seen]
@@ -68,7 +116,10 @@ def main() -> None:
         extractor.seen = None  # as if the outcome were new
         extractor.observe(known[i % len(known)])
 
-    save("decide", {"unit": "microseconds", "decision": found, "features": timed(observe)})
+    save("decide", {
+        "unit": "microseconds", "decision": found, "features": timed(observe),
+        "in a decode": in_decode(pair, layers(inputs, 64, plans)),
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

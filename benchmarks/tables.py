@@ -96,13 +96,82 @@ def policies() -> str:
 def decide() -> str:
     """Microseconds of decisions."""
     content = read("decide")
-    rows = {**content["decision"], "features": content["features"]}
+    there = content["in a decode"]
+    rows = {
+        **content["decision"], "features": content["features"],
+        "features, within a decode": there["features"],
+        "all of a policy with a network of 64, within a decode": there["policy"],
+    }  # fmt: skip
     lines = ["| microseconds at batch 1 | median | 90th percentile |", "|---|---|---|"]
     lines += [f"| {n} | {v['median']:.1f} | {v['p90']:.1f} |" for n, v in rows.items()]
+    share = {name: f"{100 * value:.2f} %" for name, value in there["share"].items()}
+    lines += [
+        "",
+        f"Share of the decoding time that the policy takes: {share['median']} ({share['p10']} to "
+        f"{share['p90']} over {there['repeats']} repeats of {there['cycles'] // there['repeats']} "
+        f"cycles; embedded pair, median cycle {there['cycle']['median'] / 1e3:.1f} ms).",
+    ]
+    return "\n".join([*lines, f"Source: {origin(content)}."])
+
+
+def absent(name: str) -> str:
+    """What stands where there are no figures yet."""
+    return f"No figures are kept yet; `python -m benchmarks.{name}` makes them."
+
+
+def loads() -> str:
+    """Plans and learned policies by load, priced and live."""
+    if not (RESULTS / "loads.json").exists():
+        return absent("loads")
+    content = read("loads")
+    priced, live = content["replay"], content["live"]
+    names = list(next(iter(priced.values()))["policies"])
+    lines = ["| tokens/s, priced | " + " | ".join(f"load {load}" for load in priced) + " |"]
+    lines += ["|---" * (len(priced) + 1) + "|"]
+    for name in names:
+        cells = [row["policies"][name] for row in priced.values()]
+        shown = [f"{c['tokens_per_second']:.1f} ({c['autoregressive_share']:.0%})" for c in cells]
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    plans = ", ".join(f"{row['static_plan']} (load {load})" for load, row in priced.items())
+    lines += ["", f"In brackets: cycles without a draft. Best static plans, of train: {plans}."]
+    for load, found in live.items():
+        shown = [f"{n} {v['median']:.1f} ({v['p10']:.1f} to {v['p90']:.1f})"
+                 for n, v in found.items()]  # fmt: skip
+        lines += [f"Live at load {load}, tokens/s: {', '.join(shown)}."]
+    if (RESULTS / "loads.png").exists():
+        lines += ["", "![Speed and drafting by load](benchmarks/results/loads.png)", ""]
+    return "\n".join([*lines, f"Source: {origin(content)}."])
+
+
+def replay() -> str:
+    """What replay costs, against what is asked of it."""
+    if not (RESULTS / "replay.json").exists():
+        return absent("replay")
+    content = read("replay")
+    speed, ppo = content["speed"], content["ppo"]
+    cycles, ratios = speed["replay_cycles_per_second"], speed["ratio"]
+    best = max(cycles, key=lambda n: cycles[n]["median"])
+    rates = ", ".join(f"{v['median']:,.0f} ({n})" for n, v in cycles.items())
+    recording = {n: r["over_together"] for n, r in content["recording"]["ratios"].items()}
+    over = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in recording.items())
+    live = speed["live_cycles_per_second"]["median"]
+    rows = (
+        ("replayed cycles/s, one plan (by environments)", rates, "300,000"),
+        ("times live cycles/s at batch 1", f"{ratios[best]:,.0f} (live: {live:.1f})", "100"),
+        ("oracle, ms per position", f"{content['oracle_ms']['oracle']['median']:.5f}", "1"),
+        ("recording / plain generation of the same batch", over, "3"),
+        ("PPO, s to within 1 % of its plateau", f"{ppo['seconds']:.1f}", "60"),
+        ("bytes per position", f"{content['bytes_per_position']:.0f}", "4096"),
+    )
+    lines = ["| what | measured | asked |", "|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", f"Source: {origin(content)}."])
 
 
-TABLES = {"speed": speed, "steps": steps, "policies": policies, "decide": decide}
+TABLES = {
+    "speed": speed, "steps": steps, "policies": policies, "decide": decide, "loads": loads,
+    "replay": replay,
+}  # fmt: skip
 
 
 def filled(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from envs.books import FIGURES, NOW
 from envs.feed import Feed, Prompt
 from envs.heads import Actions, Head, Mask
 from envs.rewards import Rate, Reward
@@ -21,9 +22,6 @@ from spec_core.sampling import Sampling
 from spec_core.session import Answer, Observation, Outcome, Question, Session, conversation
 from spec_core.tree import NOTHING
 from spec_core.verifiers.base import Verifier
-
-FIGURES = ("tokens", "seconds", "accepted", "drafted", "depth", "cycles", "texts")
-NOW = 500.0  # steps that `rate` remembers
 
 
 @dataclass

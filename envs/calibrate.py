@@ -1,14 +1,13 @@
 """python -m envs.calibrate --out FILE: measure what cycles cost on this device.
 
-Every cell is the median of repeats; in each repeat all cells take their turn in random order.
+Every cell is the median of its takes; `envs.rounds` says how often each has its turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,113 +15,159 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.cost import Costs
+from envs.cost import Costs, plain
 from envs.provenance import commit, device_name, pair_key
+from envs.rounds import Key, Measure, Rounds, Tell, bar, spread
 from envs.shapes import drafts, widths
-from envs.stand import MOST, SPARE, Stand
+from envs.stand import MOST, SPARE, Stand, stands
 from spec_core.chooser import Network
 from spec_core.cli import Parser
-from spec_core.features import FEATURES
-from spec_core.learned import MenuPolicy
+from spec_core.clock import now
+from spec_core.features import FEATURES, LEVEL_FEATURES
+from spec_core.learned import MenuPolicy, StopPolicy
 from spec_core.menu import DEFAULT_MENU, Menu
 from spec_core.pair import Pair, load_pair
 from spec_core.plan import Plan
 from spec_core.policy import Fixed
 
-Key = tuple[Any, ...]  # what is measured, and the cell
-Measure = Callable[[], float]  # seconds
-COARSE = (20, 24, 32, 48, 64, 96, 128)
+Shape = tuple[int, int]  # the widest round and rounds
+COARSE = (24, 32, 48, 64, 96, 128, 192)
+BATCHES = [1, 4, 16, 64]
+LARGE = 8  # batches from here on are measured at some sizes only, the others cost the next larger
+QUESTIONS = 6
+FEW = (1, 2, 3, 4, 5, 7, 9, 13, 17)
+KINDS = {
+    "draft": ("batches", "contexts", "widths", "levels"),
+    "verify": ("batches", "contexts", "nodes"),
+    "overhead": ("batches", "contexts"), "decide": ("batches", "contexts"),
+    "ask": ("batches", "contexts"),
+}  # fmt: skip
+
+
+def network(inputs: int, choice: int) -> Network:
+    """A network of the usual size, which takes one of two choices whatever it sees."""
+    hidden, outputs = 64, 2
+    sizes = [(hidden, inputs), (hidden, hidden), (outputs, hidden)]
+    weights = [np.zeros(size, np.float32) for size in sizes]
+    weights[0] += 0.01  # what reads nothing would cost nothing
+    biases = [np.zeros(rows, np.float32) for rows, _ in sizes]
+    biases[-1][choice] = 1
+    return Network(weights, biases)
 
 
 def learned() -> MenuPolicy:
-    """A learned policy of the usual size, which drafts two tokens whatever it sees."""
-    menu = Menu.of(["ar", "chain-2"])
-    inputs, hidden, outputs = len(FEATURES), 64, len(menu)
-    sizes = [(hidden, inputs), (hidden, hidden), (outputs, hidden)]
-    weights = [np.zeros(size, np.float32) for size in sizes]
-    biases = [np.zeros(rows, np.float32) for rows, _ in sizes]
-    biases[-1][1] = 1
-    return MenuPolicy(menu, Network(weights, biases))
+    """A learned policy, which drafts two tokens."""
+    return MenuPolicy(Menu.of(["ar", "chain-2"]), network(len(FEATURES), 1))
 
 
-def measurements(
-    stand: Stand, widths: list[int], levels: list[int], nodes: list[int]
-) -> dict[Key, Measure]:
+def questioned() -> StopPolicy:
+    """A learned policy that is asked `QUESTIONS` times per cycle and never stops."""
+    inputs = len(FEATURES) + len(LEVEL_FEATURES)
+    return StopPolicy(Plan(QUESTIONS + 1), network(inputs, 0))
+
+
+def measurements(stand: Stand, shapes: list[Shape], nodes: list[int]) -> dict[Key, Measure]:
     """What to measure at one batch size and text length, by the cell."""
-    where, policy = (stand.batch, stand.context), learned()
+    where = (stand.batch, stand.context)
+    nodes = few(nodes, stand.batch)
+    for width in {width for width, _ in shapes}:
+        levels = [level for w, level in shapes if w == width]
+        shapes = [s for s in shapes if s[0] != width or s[1] in few(levels, stand.batch)]
     made: dict[Key, Measure] = {
-        ("draft", *where, width, level): partial(stand.draft, _beam(level, width))
-        for width in widths
-        for level in levels
+        ("draft", *where, *shape): partial(stand.draft, _beam(*shape)) for shape in shapes
     }
     made |= {("verify", *where, n): partial(stand.verify, stand.tree(n)) for n in nodes}
-    made["fixed", *where] = partial(stand.rest, Fixed(Plan(2)))
-    made["learned", *where] = partial(stand.rest, policy)
+    made["overhead", *where] = partial(stand.rest, Fixed(Plan(2)))
+    made["decide", *where] = partial(stand.rest, learned())
+    made["ask", *where] = partial(stand.rest, questioned())
     return {key: partial(stand.undone, measure) for key, measure in made.items()}
 
 
-def _beam(levels: int, width: int) -> Plan:
+def few(sizes: list[int], batch: int) -> list[int]:
+    """The sizes to measure at a batch size: the largest always."""
+    return [n for n in sizes if batch < LARGE or n in FEW or n == max(sizes)]
+
+
+def _beam(width: int, levels: int) -> Plan:
     pool = 1 + width + (levels - 1) * width * width
     return Plan(levels, width, budget=min(pool, 2 * levels * width + 1))
-
-
-def repeat(
-    cells: dict[Key, Measure], repeats: int, rounds: Callable[[range], Iterable[int]]
-) -> dict[Key, list[float]]:
-    """Every cell `repeats` times and once before, interleaved."""
-    found: dict[Key, list[float]] = {key: [] for key in cells}
-    order, chance = list(cells), random.Random(0)
-    for number in rounds(range(repeats + 1)):
-        chance.shuffle(order)
-        for key in order:
-            seconds = cells[key]()
-            if number:  # the first round warms up
-                found[key].append(seconds)
-    return found
 
 
 @torch.no_grad()
 def measure(
     pair: Pair, sizes: dict[str, list[int]], repeats: int = 20, temperature: float = 0.0,
-    rounds: Callable[[range], Iterable[int]] = iter, machine: dict[str, Any] | None = None,
+    seconds: float = 0.0, shapes: list[Shape] | None = None, tell: Tell = lambda *said: None,
+    machine: dict[str, Any] | None = None,
 ) -> Costs:  # fmt: skip
-    """The cost table of a pair on the device it is on; sizes: the axes of `Costs`."""
-    cells: dict[Key, Measure] = {}
-    for batch in sizes["batches"]:
-        for context in sizes["contexts"]:
-            stand = Stand(pair, batch, context, temperature)
-            cells |= measurements(stand, sizes["widths"], sizes["levels"], sizes["nodes"])
-    found = repeat(cells, repeats, rounds)
-    middle = {key: float(np.median(values)) for key, values in found.items()}
-    spread = [1.4826 * np.median(np.abs(np.array(v) / middle[k] - 1)) for k, v in found.items()
-              if k[0] == "verify"]  # fmt: skip
+    """The cost table of a pair on the device it is on; sizes: the axes of `Costs`.
 
-    def table(kind: str, *axes: str) -> np.ndarray:
-        made = np.empty([len(sizes[axis]) for axis in axes])
+    repeats: most rounds; seconds: what all may take, but for the least number of rounds. shapes:
+    which (width, rounds) to measure; None: all of them.
+    """
+    start, cells = now(), dict[Key, Measure]()
+    drafts = shapes or [(w, level) for w in sizes["widths"] for level in sizes["levels"]]
+    for batch in sizes["batches"]:
+        tell(f"preparing a batch of {batch}", now() - start, seconds)
+        most = max(QUESTIONS + 2, *sizes["nodes"])
+        for stand in stands(pair, batch, sizes["contexts"], most, temperature):
+            cells |= measurements(stand, drafts, sizes["nodes"])
+    rounds = Rounds(cells, tell, start, seconds)
+    found = rounds.run(repeats)
+    about = {**(machine or {}), "rounds": rounds.number, "minutes": round((now() - start) / 60, 2)}
+    return _table(found, sizes, about, pair.target.device.type == "cpu")
+
+
+def _table(
+    found: dict[Key, list[float]], sizes: dict[str, list[int]], machine: dict[str, Any], early: bool
+) -> Costs:  # fmt: skip
+    """Medians, counts and spreads in the shape of `Costs`; NaN where nothing was measured."""
+
+    def of(kind: str, figure: Callable[[list[float]], float]) -> np.ndarray:
+        made = np.full([len(sizes[axis]) for axis in KINDS[kind]], np.nan)
         for place in np.ndindex(made.shape):
-            cell = (sizes[axis][i] for axis, i in zip(axes, place, strict=True))
-            made[place] = middle[kind, *cell]
+            cell = (sizes[axis][i] for axis, i in zip(KINDS[kind], place, strict=True))
+            values = found.get((kind, *cell))
+            made[place] = np.nan if values is None else figure(values)
         return made
 
-    both = ("batches", "contexts")
-    fixed, chosen = (table(kind, *both).mean(1) for kind in ("fixed", "learned"))
+    middle = {kind: next_larger(of(kind, lambda v: float(np.median(v)))) for kind in KINDS}
+    fixed, chosen, asked = (middle[kind].mean(1) for kind in ("overhead", "decide", "ask"))
+    count = {kind: np.nan_to_num(of(kind, len)).astype(int).tolist() for kind in KINDS}
+    spreads = {kind: of(kind, spread) for kind in KINDS}
     return Costs(
-        machine or {}, pair.target.device.type == "cpu", **sizes,
-        draft=table("draft", *both, "widths", "levels"), verify=table("verify", *both, "nodes"),
-        overhead=fixed, decide=np.maximum(chosen - fixed, 0), spread=float(np.median(spread)),
+        machine, early, **sizes, draft=middle["draft"], verify=middle["verify"], overhead=fixed,
+        decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked - chosen, 0) / QUESTIONS,
+        spread=float(np.nanmedian(spreads["verify"])),
+        measured={kind: {"count": count[kind], "spread": plain(spreads[kind])} for kind in KINDS},
     )  # fmt: skip
+
+
+def next_larger(table: np.ndarray) -> np.ndarray:
+    """What was not measured takes the next larger size on the last axis, where there is one."""
+    made = table.copy()
+    for place in reversed(range(made.shape[-1] - 1)):
+        here = made[..., place]
+        here[...] = np.where(np.isnan(here), made[..., place + 1], here)
+    return made
+
+
+def shapes_of(menu: Menu) -> list[Shape]:
+    """The drafts that can occur: each plan may end after any of its rounds."""
+    plans = [plan for plan in menu.plans if drafts(plan)]
+    found = {(max(widths(plan)), level) for plan in plans for level in range(1, plan.depth + 1)}
+    return sorted(found | {(1, 1)})
 
 
 def sizes_for(menu: Menu, reach: int, batches: list[int]) -> dict[str, list[int]]:
     """The sizes that a menu needs, at a few text lengths."""
-    plans = [plan for plan in menu.plans if drafts(plan)]
-    most = max((plan.budget for plan in plans), default=1)
+    shapes = shapes_of(menu)
+    most = max((plan.budget for plan in menu.plans if drafts(plan)), default=1)
     return {
         "batches": batches,
-        "contexts": [c for c in (128, 256, 384, 512) if c + SPARE <= reach] or [reach - SPARE],
-        "widths": sorted({max(widths(plan)) for plan in plans} | {1}),
-        "levels": list(range(1, max((plan.depth for plan in plans), default=1) + 1)),
-        "nodes": [*range(1, min(most, 17) + 1), *(n for n in COARSE if n < 2 * most and most > 17)],
+        "contexts": [c for c in (128, 256, 512) if c + SPARE <= reach] or [reach - SPARE],
+        "widths": sorted({width for width, _ in shapes}),
+        "levels": list(range(1, max(level for _, level in shapes) + 1)),
+        "nodes": sorted({*range(1, min(most, 17) + 1), *(n for n in COARSE if n < most), most}),
     }
 
 
@@ -133,11 +178,12 @@ def parser() -> Parser:
     add("--out", type=Path, required=True, metavar="FILE", help="the JSON to write")
     add("--menu", nargs="+", metavar="PLAN", help="names of plans; default: the default menu")
     for axis, about in (
-        ("batches", "sequences at once; default 1"), ("contexts", "tokens of the text"),
+        ("batches", "sequences at once; default 1 4 16 64"), ("contexts", "tokens of the text"),
         ("widths", "nodes of the widest round"), ("levels", "rounds"), ("nodes", "of a tree"),
     ):  # fmt: skip
         add(f"--{axis}", nargs="+", type=int, metavar="N", help=about)
-    add("--repeats", type=int, default=20, metavar="N", help="default 20")
+    add("--minutes", type=float, default=4.0, metavar="M", help="for all rounds; default 4")
+    add("--repeats", type=int, default=20, metavar="N", help="most rounds; default 20")
     add("--temperature", type=float, default=0.0, metavar="T", help="0, the default, is greedy")
     add("--threads", type=int, metavar="N", help="of torch on the CPU; as the runs will have")
     add("--target", metavar="DIR", help="folder or hub id; default: the embedded pair")
@@ -160,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _sizes(options: argparse.Namespace, menu: Menu, reach: int) -> dict[str, list[int]]:
-    sizes = sizes_for(menu, reach, [1])
+    sizes = sizes_for(menu, reach, BATCHES)
     for axis in sizes:
         asked = getattr(options, axis)
         if asked:
@@ -175,12 +221,14 @@ def _sizes(options: argparse.Namespace, menu: Menu, reach: int) -> dict[str, lis
     return sizes
 
 
-def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import track
+def _shapes(options: argparse.Namespace, menu: Menu) -> list[Shape] | None:
+    """What the menu needs, or everything where widths or levels were asked for."""
+    return None if options.widths or options.levels else shapes_of(menu)
 
-    if options.repeats < 1:
-        raise ValueError(f"--repeats must be at least 1, not {options.repeats}")
+
+def _run(options: argparse.Namespace) -> int:
+    if options.repeats < 1 or not options.minutes > 0:
+        raise ValueError("--repeats must be at least 1 and --minutes more than 0")
     menu = Menu.of(options.menu) if options.menu else DEFAULT_MENU
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -192,14 +240,20 @@ def _run(options: argparse.Namespace) -> int:
     machine = {
         "device": device_name(pair.target.device), "threads": torch.get_num_threads(),
         "dtype": str(pair.target.dtype).removeprefix("torch."), "torch": torch.__version__,
-        "temperature": options.temperature, "repeats": options.repeats,
-        "pair": pair_key(options.target, options.draft), "commit": commit(),
+        "temperature": options.temperature, "commit": commit(),
+        "pair": pair_key(options.target, options.draft),
     }  # fmt: skip
-    console = Console(stderr=True)
-    rounds = lambda numbers: track(numbers, "measuring", console=console)  # noqa: E731
-    costs = measure(pair, sizes, options.repeats, options.temperature, rounds, machine)
+    with bar() as tell:
+        costs = measure(
+            pair, sizes, options.repeats, options.temperature, 60 * options.minutes,
+            _shapes(options, menu), tell, machine,
+        )  # fmt: skip
     costs.save(options.out)
-    print(f"wrote {options.out} (spread of one measurement {costs.spread:.1%})")
+    about = costs.machine
+    print(
+        f"wrote {options.out} ({about['rounds']} rounds in {about['minutes']} minutes; spread of "
+        f"one measurement {costs.spread:.1%})"
+    )
     return 0
 
 

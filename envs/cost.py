@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from envs.shards import replace_file
 from envs.trace import Trace
 from spec_core.growth import grow
 
-SCHEMA = 1
+SCHEMA = 2
 Floats = NDArray[np.float64]
+TABLES = ("draft", "verify", "overhead", "decide", "ask")
 AXES = ("batches", "contexts", "widths", "levels", "nodes")
 
 
@@ -40,21 +41,23 @@ class Costs:
     verify: Floats  # [batches, contexts, nodes] the target's forward and what follows it
     overhead: Floats  # [batches] the rest of a cycle under a fixed plan
     decide: Floats  # [batches] what a learned policy adds: features and a small network
+    ask: Floats  # [batches] what each question after the plan adds: a level's or a tree's
     spread: float  # relative spread of one measurement
+    # By table: how often each cell was measured ("count"), and its own relative spread ("spread").
+    measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes = [len(getattr(self, axis)) for axis in AXES]
         assert all(list(getattr(self, a)) == sorted(set(getattr(self, a))) for a in AXES)
         assert self.draft.shape == tuple(sizes[:4]), "draft: one cell per size"
         assert self.verify.shape == (*sizes[:2], sizes[4]), "verify: one cell per size"
-        assert self.overhead.shape == self.decide.shape == (sizes[0],)
+        assert self.overhead.shape == self.decide.shape == self.ask.shape == (sizes[0],)
 
     def save(self, file: str | Path) -> None:
         """Write JSON; `read` reads it back."""
         content = {"schema": SCHEMA, **asdict(self)}
-        for name in ("draft", "verify", "overhead", "decide"):
-            cells = [None if np.isnan(v) else float(f"{v:.4g}") for v in content[name].flat]
-            content[name] = np.array(cells, object).reshape(content[name].shape).tolist()
+        for name in TABLES:
+            content[name] = plain(content[name])
         replace_file(Path(file), (json.dumps(content) + "\n").encode())
 
     @classmethod
@@ -64,7 +67,7 @@ class Costs:
             content = json.loads(Path(file).read_text())
             if content.pop("schema") != SCHEMA:
                 raise ValueError(f"another schema than {SCHEMA}")
-            for name in ("draft", "verify", "overhead", "decide"):
+            for name in TABLES:
                 content[name] = np.array(content[name], np.float64)
             return cls(**content)
         except FileNotFoundError:
@@ -120,12 +123,23 @@ class Costs:
         """Seconds that a learned policy adds to a cycle."""
         return float(self._cells("decide", {"batches": batch}))
 
+    def asking(self, batch: int = 1) -> float:
+        """Seconds of each question that a learned policy is asked after the plan."""
+        return float(self._cells("ask", {"batches": batch}))
+
     def seconds(
         self, widths: ArrayLike, levels: ArrayLike, nodes: ArrayLike, context: ArrayLike,
         batch: int = 1,
     ) -> Floats:  # fmt: skip
         """A whole cycle of a whole batch, without a learned policy's deciding."""
         return self.drafting(widths, levels, context, batch) + self.verifying(nodes, context, batch)
+
+
+def plain(table: Floats) -> list[Any]:
+    """Four digits of each cell, fit for JSON; None where nothing was measured."""
+    cells = [None if np.isnan(v) else float(f"{v:.4g}") for v in table.flat]
+    made: list[Any] = np.array(cells, object).reshape(table.shape).tolist()
+    return made
 
 
 @dataclass(frozen=True, eq=False)

@@ -123,8 +123,8 @@ class VerifyHead:
     trims = True
     extra = len(TREE_FEATURES)
 
-    def __init__(self, plan: Plan, budgets: Sequence[int]) -> None:
-        self.plan, self.budgets, self.choices = plan, list(budgets), len(budgets)
+    def __init__(self, plan: Plan, budgets: list[int]) -> None:
+        self.plan, self.budgets, self.choices = plan, budgets, len(budgets)
 
     def settled(self, question: Question) -> Answer | None:
         """The plan is always the same."""
@@ -153,6 +153,11 @@ def _if(active: Mask, choices: int) -> Mask:
 HEADS = ("menu", "stop", "verify")
 
 
+def unknown_head(name: str) -> ValueError:
+    """What to say of a name that is none."""
+    return ValueError(f"no head {name!r}; known: {', '.join(HEADS)}")
+
+
 def make_head(
     name: str, pair: Pair, verifier: Verifier, temperature: float, max_nodes: int,
     menu: Menu | Sequence[Any] = DEFAULT_MENU, plan: Plan | str | None = None,
@@ -160,7 +165,7 @@ def make_head(
 ) -> Head:  # fmt: skip
     """The head of a name, checked against what can be run."""
     if name not in HEADS:
-        raise ValueError(f"no head {name!r}; known: {', '.join(HEADS)}")
+        raise unknown_head(name)
     vocabulary = pair.target.vocab_size
     if name == "menu":
         menu = menu if isinstance(menu, Menu) else Menu.of(menu)
@@ -168,16 +173,27 @@ def make_head(
         return MenuHead(menu)
     if pair.drafter is None:
         raise ValueError(f"the {name} head needs a pair with a draft; take the menu head")
+    plan = base_plan(name, plan)
+    Menu((AUTOREGRESSIVE, plan)).check(max_nodes, vocabulary)
+    if name == "stop":
+        return StopHead(plan)
+    if verifier.sampled and temperature > 0:
+        raise ValueError("the verify head drops drawn nodes: take verifier=Coupled() (the default)")
+    return VerifyHead(plan, node_counts(budgets))
+
+
+def base_plan(name: str, plan: Plan | str | None) -> Plan:
+    """The plan of the heads "stop" and "verify"; refuses one that leaves nothing to decide."""
     plan = plan if isinstance(plan, Plan) else read_plan(plan or CHAIN)
     least = 2 if name == "stop" else 1
     if plan.depth < least or plan.budget <= least:
         raise ValueError(f"the {name} head needs a plan of {least} levels or more, such as {CHAIN}")
-    Menu((AUTOREGRESSIVE, plan)).check(max_nodes, vocabulary)
-    if name == "stop":
-        return StopHead(plan)
+    return plan
+
+
+def node_counts(budgets: Sequence[int] | None) -> list[int]:
+    """What the verify head chooses from."""
     budgets = BUDGETS if budgets is None else budgets
     if len(budgets) == 0 or min(budgets) < 1:
         raise ValueError("budgets must be node counts from 1 (the root) on, such as [1, 3, 5, 9]")
-    if verifier.sampled and temperature > 0:
-        raise ValueError("the verify head drops drawn nodes: take verifier=Coupled() (the default)")
-    return VerifyHead(plan, budgets)
+    return list(budgets)

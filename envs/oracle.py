@@ -84,17 +84,6 @@ def _backwards(trace: Trace) -> Iterator[tuple[NDArray, NDArray]]:
         yield trace.first[texts + 1] - distance, texts
 
 
-def ahead(trace: Trace, seconds: Floats, plan: int) -> Floats:
-    """Seconds to the end of its text under one plan, from every position and every end: [N + P].
-
-    Texts lie one behind the other, each with its end; position i of text t is at i + t.
-    """
-    value = np.zeros(len(trace) + len(trace.texts))
-    for at, texts in _backwards(trace):
-        value[at + texts] = seconds[at, plan] + value[at + texts + trace.committed[at, plan]]
-    return value
-
-
 def oracle(trace: Trace, seconds: Floats) -> Best:
     """The best plans under these seconds [N, M] of every plan at every position."""
     value = np.zeros(len(trace) + len(trace.texts))  # each text's positions, then its end

@@ -1,82 +1,22 @@
 """The engine behind the replay environments: recorded cycles at measured prices, in numpy.
 
-Every environment is one text, or waits for nothing; environments that share a batch share each
-cycle's seconds, which are those of its longest draft and its largest tree. Knows no gymnasium.
+Every environment is one text, or waits for those of its batch; ended texts' places are taken by the
+next ones. What a cycle is asked and comes to is the head's, what it costs the market's. Knows no
+gymnasium.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from envs.cost import Costs, Prices, price
-from envs.oracle import ahead, static
+from envs.books import FIGURES, NOW
+from envs.market import Batches, Floats, Ints, Market
+from envs.replay_heads import Head, Mask
 from envs.rewards import Rate, Reward
-from envs.trace import Trace
 from spec_core.features import FEATURES, Array, advance, fresh, vector
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-NOW = 500.0  # steps that the rate remembers
-
-
-class Market:
-    """What a batch's cycle costs under some loads (sequences decoded together)."""
-
-    def __init__(self, trace: Trace, costs: Costs, loads: Sequence[int], learned: bool) -> None:
-        self.loads, self.costs = list(loads), costs
-        bounds = np.array(costs.contexts)
-        self.bucket = bounds.searchsorted(trace.lengths)
-        prices: list[Prices] = [price(trace, costs, load) for load in self.loads]
-        self.nodes = prices[0].nodes
-        self.draft = np.stack([p.draft for p in prices])  # [loads, N, M]
-        sizes = np.arange(1, int(self.nodes.max()) + 1)
-        used = bounds[: int(self.bucket.max()) + 1]
-        self.verify = np.stack(
-            [costs.verifying(sizes, used[:, None], load) for load in self.loads]
-        )  # [loads, contexts, nodes - 1]
-        if learned:
-            added = [costs.deciding(load) for load in self.loads]
-            self.verify = self.verify + np.array(added)[:, None, None]
-
-    def seconds(self, at: Ints, plans: Ints, batches: Batches) -> Floats:
-        """Every environment's share of its batch's cycle, [B]."""
-        draft, nodes = self.draft[batches.place, at, plans], self.nodes[at, plans]
-        largest = np.maximum.reduceat
-        whole = largest(draft, batches.starts) + self.verify[
-            batches.place[batches.starts], largest(self.bucket[at], batches.starts),
-            largest(nodes, batches.starts) - 1,
-        ]  # fmt: skip
-        return np.repeat(whole / batches.sizes, batches.sizes)
-
-
-class Batches:
-    """Environments in batches of the given loads, which take turns until all are placed."""
-
-    def __init__(self, loads: Sequence[int], num_envs: int) -> None:
-        if not loads or min(loads) < 1:
-            raise ValueError(f"loads are batch sizes from 1 on, not {list(loads)}")
-        rounds, left = divmod(num_envs, sum(loads))
-        places = list(range(len(loads))) * rounds
-        for place, load in enumerate(loads):
-            if left >= load:
-                places.append(place)
-                left -= load
-        if left:
-            raise ValueError(
-                f"{num_envs} environments cannot be split into batches of {list(loads)}: "
-                f"take a multiple of {sum(loads)}"
-            )
-        self.sizes = np.array(loads)[places]
-        self.starts = np.cumsum(self.sizes) - self.sizes
-        self.place = np.repeat(places, self.sizes)  # [B] which load
-        self.load = np.repeat(self.sizes, self.sizes).astype(np.float32)  # [B]
 
 
 @dataclass
@@ -85,34 +25,28 @@ class Step:
 
     features: Array  # [B, F] what the next actions are asked on
     rewards: Floats
-    over: Mask  # texts that ended in this step
-    figures: dict[str, NDArray]  # of the cycle
+    over: Mask  # episodes that ended in this step
+    figures: Floats  # [FIGURES, B] sums over the cycles of the step
     final: Array  # [B, F] the features at the ends of those that are over
-    texts: Ints  # of the cycle, as places in the trace
+    texts: Ints  # in which the actions were taken, as places in the trace
 
 
 class Replay:
     """B environments over a trace; an ended text's place is taken by the next one at once."""
 
     def __init__(
-        self, trace: Trace, costs: Costs, num_envs: int, reward: Reward,
-        loads: Sequence[int] = (1,), seed: int = 0, noise: bool = False, learned: bool = True,
+        self, head: Head, market: Market, batches: Batches, reward: Reward, seed: int = 0,
+        spread: float = 0.0,
     ) -> None:  # fmt: skip
-        self.trace, self.reward, self.num_envs = trace, reward, num_envs
-        self.batches = Batches(loads, num_envs)
-        self.market = Market(trace, costs, loads, learned)
-        self.spread = costs.spread if noise else 0.0
-        self.depths = np.array([plan.depth for plan in trace.menu.plans])
-        self.names = np.array([(t.id, t.domain) for t in trace.texts], object)
+        """spread: of the seconds, relative; 0: as in the table."""
+        self.trace, self.head, self.market, self.batches = head.trace, head, market, batches
+        self.reward, self.spread, self.num_envs = reward, spread, len(batches.load)
+        self.size = len(FEATURES) + head.extra
+        self.names = np.array([(t.id, t.domain) for t in self.trace.texts], object)
         self.speed = Rate(NOW)
         self.texts = self.at = np.zeros(0, np.int64)  # none before the first reset
-        self.handed = True  # the first observations of all texts were given out already
+        self.handed = True  # the first observations of all episodes were given out already
         self.begin(seed)
-
-    @property
-    def size(self) -> int:
-        """Floats per observation."""
-        return len(FEATURES)
 
     def begin(self, seed: int, taken: int = 0) -> None:
         """Start over, or where `taken` texts were handed out."""
@@ -133,104 +67,121 @@ class Replay:
         return np.concatenate(made)
 
     def reset(self, seed: int | None = None) -> Array:
-        """All environments begin a text, or go on where all texts have just ended."""
+        """All environments begin a text, or go on where all episodes have just ended."""
         if seed is not None:
             self.begin(seed)
         if seed is not None or self.handed:
-            self.texts = self.take(self.num_envs)
-            self.at = self.trace.first[self.texts]
-            self.history, self.first = fresh(self.num_envs), np.ones(self.num_envs, np.float32)
+            self._open()
         self.handed = True
         self.reward.begin()
-        return self._features()
+        return self.features
 
-    def _features(self) -> Array:
-        """Before the next plans."""
-        trace, at = self.trace, self.at
-        return vector(
-            self.history, trace.lengths[at].astype(np.float32),
-            trace.remaining[at].astype(np.float32), self.batches.load, trace.meta.temperature,
-            self.first,
-        )  # fmt: skip
+    def _open(self) -> None:
+        """Everybody on the next texts."""
+        self.texts = self.take(self.num_envs)
+        self.at = self.trace.first[self.texts]
+        self.history, self.first = fresh(self.num_envs), np.ones(self.num_envs, np.float32)
+        self.figures = np.zeros((2, len(FIGURES), self.num_envs))  # of this step, and of the next
+        self.over = every = np.ones(self.num_envs, bool)
+        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        self._run(every & ~self.head.begin(self.at, every))
 
     @property
     def masks(self) -> Mask:
-        """[B, M] plans that the end of the text or of the draft's context leaves as they are."""
-        return self.depths <= np.maximum(self.trace.rooms[self.at], 0)[:, None]
+        """[B, choices] actions worth taking."""
+        return self.head.allowed()
 
-    def step(self, plans: Ints) -> Step:
-        """One cycle of every environment."""
-        self._check(plans)
-        trace, at, texts = self.trace, self.at, self.texts
-        seen, tokens = trace.facts(at, plans), trace.committed[at, plans]
-        seconds = self.market.seconds(at, plans, self.batches)
+    def step(self, actions: Ints) -> Step:
+        """Take one decision per environment and run on to the next."""
+        self._check(actions)
+        texts, self.over = self.texts.copy(), np.zeros(self.num_envs, bool)
+        self.figures[0] += self.figures[1]
+        self.figures[1] = 0.0
+        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        self._run(self.head.answer(actions))
+        counted = self.over if self.head.per_cycle else np.ones(self.num_envs, bool)
+        figures = self.figures[0] * counted
+        self.figures[0] -= figures
+        tokens, seconds = figures[0], figures[1]
+        self.speed.add(tokens[counted], seconds[counted])
+        self.handed = not self.over.all()
+        rewards = self.reward(tokens, seconds, counted, self.over)
+        return Step(self.features, rewards, self.over, figures, self.final, texts)
+
+    def _run(self, done: Mask) -> None:
+        """Close cycles and begin the next ones, until everybody is asked something."""
+        passed = self.taken
+        while done.any():
+            self._close(done)
+            if self.taken - passed > 2 * (self.num_envs + len(self.trace.texts)):
+                raise ValueError(
+                    "whole texts go by without a decision: take a recording of longer texts, or "
+                    "lower the plan's threshold"
+                )
+            done = done & ~self.head.begin(self.at, done)
+        rows = np.arange(self.num_envs)
+        self.features = self.head.view(self._known(rows, self.trace.lengths[self.at]))
+
+    def _known(self, rows: Ints, lengths: Ints) -> Array:
+        """What is known of some environments before a plan, their texts being so long."""
+        trace = self.trace
+        return vector(
+            self.history[rows], lengths.astype(np.float32),
+            (trace.limit[self.texts[rows]] - lengths).astype(np.float32), self.batches.load[rows],
+            trace.meta.temperature, self.first[rows],
+        )  # fmt: skip
+
+    def _close(self, done: Mask) -> None:
+        """Enter finished cycles into the books and fill the places of ended texts."""
+        rows, cycles = done.nonzero()[0], self.head.cycles
+        at, plans, texts = self.at[rows], cycles.plans[rows], self.texts[rows]
+        seen, tokens = self.trace.facts(at, plans), self.trace.committed[at, plans]
+        seconds = self._seconds()[rows]
+        self.at[rows] = at + tokens
+        ended = self.at[rows] == self.trace.first[texts + 1]
+        self.history[rows], self.first[rows] = advance(self.history[rows], seen), 0.0
+        figures = np.stack((
+            tokens, seconds, seen.accepted, seen.drafted, seen.depth, np.ones(len(rows)), ended,
+        ))  # fmt: skip
+        self._enter(rows, figures)
+        over = rows[~self.over[rows] & (ended | self.head.per_cycle)]
+        self.over[over] = True
+        lengths = self.trace.prompt[self.texts[over]] + self.at[over]
+        lengths -= self.trace.first[self.texts[over]]
+        self.final[over, : len(FEATURES)] = self._known(over, lengths)
+        self._admit(rows[ended])
+
+    def _seconds(self) -> Floats:
+        """[B] of the cycles that are over."""
+        seconds = self.market.seconds(self.at, self.head.cycles, self.batches)
         if self.spread:
             whole = self.chance.standard_normal(len(self.batches.sizes))
-            seconds = seconds * np.exp(self.spread * np.repeat(whole, self.batches.sizes))
-        self.history, self.at = advance(self.history, seen), at + tokens
-        self.first = np.zeros(self.num_envs, np.float32)
-        over = self.at == trace.first[texts + 1]
-        final = self._ends(over)
-        if over.any():
-            self._next(over)
-        made, every = self._features(), np.ones(self.num_envs, bool)
-        figures = {
-            "tokens": tokens, "seconds": seconds, "accepted": seen.accepted,
-            "drafted": seen.drafted, "depth": seen.depth,
-        }  # fmt: skip
-        rewards = self.reward(tokens.astype(np.float64), seconds, every, over)
-        self.speed.add(tokens, seconds)
-        self.handed = not over.all()
-        return Step(made, rewards, over, figures, final, texts)
+            seconds = seconds * np.exp(self.spread * self.batches.spread(whole))
+        return seconds
 
-    def savings(self) -> Floats:
-        """[B, M] seconds every plan saves by the text's end, the best static plan behind it.
+    def _enter(self, rows: Ints, figures: Floats) -> None:
+        """Count [FIGURES, rows]; what comes behind an episode's end counts with the next."""
+        self.figures[self.over[rows].astype(int), :, rows] += figures.T
 
-        What a token is worth depends on what the tokens behind it cost: that is counted here. The
-        rest of a batch does the same as its environment.
-        """
-        market, at, place = self.market, self.at, self.batches.place[:, None]
-        verify = market.verify[place, market.bucket[at][:, None], market.nodes[at] - 1]
-        now = (market.draft[place[:, 0], at] + verify) / self.batches.load[:, None]
-        there = at[:, None] + self.trace.committed[at] + self.texts[:, None]
-        return self.ahead[place[:, 0], at + self.texts][:, None] - now - self.ahead[place, there]
+    def _admit(self, rows: Ints) -> None:
+        """The next texts take some places."""
+        if len(rows):
+            self.texts[rows] = texts = self.take(len(rows))
+            self.at[rows] = self.trace.first[texts]
+            self.history[rows], self.first[rows] = fresh(len(rows)), 1.0
 
-    @cached_property
-    def ahead(self) -> Floats:
-        """[loads, N + P] seconds to the ends of the texts under each load's best static plan."""
-        trace, rows = self.trace, []
-        for i, load in enumerate(self.market.loads):
-            verify = self.market.verify[i, self.market.bucket[:, None], self.market.nodes - 1]
-            seconds = (self.market.draft[i] + verify) / load
-            rows.append(ahead(trace, seconds, static(trace, seconds).pooled))
-        return np.stack(rows)
-
-    def _check(self, plans: Ints) -> None:
+    def _check(self, actions: Ints) -> None:
         if not len(self.at):
             raise ValueError("reset the environment first")
-        if plans.shape != (self.num_envs,) or plans.dtype.kind not in "iu":
-            raise ValueError(f"actions must be {self.num_envs} whole numbers, not {plans}")
-        if not ((plans >= 0) & (plans < len(self.depths))).all():
-            raise ValueError(f"actions must be from 0 to {len(self.depths) - 1}, not {plans}")
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise ValueError(f"actions must be {self.num_envs} whole numbers, not {actions}")
+        if not ((actions >= 0) & (actions < self.head.choices)).all():
+            raise ValueError(f"actions must be from 0 to {self.head.choices - 1}, not {actions}")
 
-    def _ends(self, over: Mask) -> Array:
-        """The features at the ends of texts, which no policy is asked on."""
-        final = np.zeros((self.num_envs, self.size), np.float32)
-        if over.any():
-            trace, texts = self.trace, self.texts[over]
-            length = trace.prompt[texts] + trace.count[texts]
-            final[over] = vector(
-                self.history[over], length.astype(np.float32),
-                (trace.limit[texts] - length).astype(np.float32), self.batches.load[over],
-                trace.meta.temperature, self.first[over],
-            )  # fmt: skip
-        return final
-
-    def _next(self, over: Mask) -> None:
-        texts = self.take(int(over.sum()))
-        self.texts = self.texts.copy()
-        self.texts[over], self.at[over] = texts, self.trace.first[texts]
-        self.history[over], self.first[over] = fresh(len(texts)), 1.0
+    def savings(self) -> Floats:
+        """[B, choices] seconds every choice saves by the text's end over another one."""
+        ask = self.market.ask[self.batches.place] / self.batches.load
+        return self.head.savings(self.market.savings(self.at, self.texts, self.batches), ask)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, fit for JSON: texts under way are not kept."""

@@ -1,4 +1,4 @@
-"""Whole recordings decoded under a chooser or a plan, by the table: no environment, no clock."""
+"""Whole recordings decoded under a policy, a chooser or a plan, by the table: no clock."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.cost import Costs, price
+from envs.market import Batches, Floats, Ints, Market
+from envs.replay_heads import make_head
+from envs.replayed import Replay
+from envs.rewards import make_reward
 from envs.shards import Text
 from envs.trace import Trace
 from spec_core.features import Array, advance, fresh, vector
+from spec_core.learned import Chosen
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Choose = Callable[[Array], Ints]
 
 
@@ -54,6 +56,38 @@ def run(trace: Trace, costs: Costs, choose: Choose, learned: bool = True, batch:
         history, first = advance(history, seen)[going], np.zeros(int(going.sum()), np.float32)
         at, texts = (at + tokens)[going], texts[going]
     return _totals(trace, sums)
+
+
+class _Once(Replay):
+    """Every text once: what comes behind a first text is not counted."""
+
+    def begin(self, seed: int, taken: int = 0) -> None:
+        """Every environment has its own text."""
+        super().begin(seed, taken)
+        self.sums, self.going = np.zeros((5, len(self.trace.texts))), np.ones(self.num_envs, bool)
+
+    def _enter(self, rows: Ints, figures: Floats) -> None:
+        super()._enter(rows, figures)
+        tokens, seconds, accepted, drafted, _, cycles, ended = figures
+        first = self.going[rows]
+        counted = np.stack((tokens, seconds, cycles, drafted, accepted))[:, first]
+        self.sums[:, self.texts[rows[first]]] += counted
+        self.going[rows] &= ended == 0
+
+
+def run_policy(trace: Trace, costs: Costs, policy: Chosen, learned: bool = True) -> Totals:
+    """Decode every text once, alone, under a policy of any head."""
+    head, about = policy.head, vars(policy)
+    count, batches = len(trace.texts), Batches((1,), len(trace.texts))
+    if head == "menu":
+        trace = trace.with_menu(about["menu"])
+    decides = make_head(head, trace, batches, costs.early, about.get("plan_"), about.get("budgets"))
+    market = Market(decides.trace, costs, (1,), learned)
+    engine = _Once(decides, market, batches, make_reward("cycle_rate", count))
+    features = engine.reset()
+    while engine.going.any():
+        features = engine.step(policy.chooser.choose(features).astype(np.int64)).features
+    return _totals(trace, engine.sums)
 
 
 def run_fixed(trace: Trace, costs: Costs, plan: int, batch: int = 1) -> Totals:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spec_core.features import shape_facts
+from spec_core.features import CUTS, LEVEL_FEATURES
 from spec_core.growth import grow
 from spec_core.menu import plan_name
 from spec_core.plan import Plan
@@ -27,18 +27,15 @@ MOST = 255  # candidates of a pool besides the root: parents are bytes
 
 
 class Shape(NamedTuple):
-    """What a plan drafts at one position, and how it ends there."""
+    """What a plan drafts at N positions, and how it ends there: [N] each."""
 
-    accepted: int
-    drafted: int
-    depth: int
-    levels: int  # draft levels run where a draft that nobody needs ends early
-    expected: float
-    trust: float
-    doubt: float
-
-
-NOTHING = Shape(0, 0, 0, 0, 0.0, 0.0, 0.0)
+    accepted: NDArray
+    drafted: NDArray
+    depth: NDArray
+    levels: NDArray  # draft levels run where a draft that nobody needs ends early
+    expected: NDArray
+    trust: NDArray
+    doubt: NDArray
 
 
 def nested(plan: Plan) -> bool:
@@ -94,21 +91,29 @@ def pool_of(plan: Plan, known: tuple[Plan, ...]) -> int:
     return -1
 
 
-class Nodes(NamedTuple):
-    """One position's pool, the root first, then the best first; plain lists."""
+class Pool(NamedTuple):
+    """The candidates at N positions, [N, C] each: the root first, then the best first."""
 
-    scores: list[float]
-    parents: list[int]
-    depths: list[int]
-    hits: list[bool]  # on the recorded text
+    scores: NDArray  # log path probabilities; -inf: none
+    parents: NDArray
+    depths: NDArray
+    hits: NDArray  # on the recorded text
 
     @classmethod
-    def of(cls, scores: NDArray, parents: NDArray, hits: NDArray) -> Nodes:
-        """From the recorded row; depths follow from the parents."""
-        above, depths = parents.tolist(), [0]
-        for parent in above[1:]:
-            depths.append(depths[parent] + 1)
-        return cls(scores.tolist(), above, depths, hits.tolist())
+    def of(cls, scores: NDArray, parents: NDArray, hits: NDArray) -> Pool:
+        """From what was recorded; depths follow from the parents."""
+        rows, depths = np.arange(len(scores)), np.zeros(parents.shape, np.uint8)
+        for node in range(1, parents.shape[1]):
+            depths[:, node] = depths[rows, parents[:, node]] + 1
+        return cls(scores, parents, depths, hits)
+
+    def passed(self, plan: Plan, rooms: NDArray) -> NDArray:
+        """[N, C] what a plan drafts where so many levels fit, before its budget."""
+        fits = np.clip(rooms, 0, plan.depth)[:, None]
+        found = (self.depths <= fits) & (self.scores >= _least(plan.threshold))
+        found &= self.scores > -np.inf
+        found[:, 0] = False
+        return found
 
 
 @lru_cache(maxsize=256)
@@ -116,26 +121,55 @@ def _least(threshold: float) -> float:
     return float(torch.tensor(threshold).log())
 
 
-def shape(plan: Plan, nodes: Nodes) -> Shape:
-    """What `plan`, already shrunk to what fits, makes of a pool."""
-    if not drafts(plan):
-        return NOTHING
-    scores, parents, depths, hits = nodes
-    least, alone = _least(plan.threshold), -np.inf
-    passed = [
-        n for n in range(1, len(scores))
-        if depths[n] <= plan.depth and scores[n] >= least and scores[n] > alone
-    ]  # fmt: skip
-    kept = [0, *passed[: plan.budget - 1]]
-    place = {node: i for i, node in enumerate(kept)}
-    path = [i for i, node in enumerate(kept) if i and hits[node]]
-    facts = shape_facts(
-        [scores[n] for n in kept], [place[parents[n]] for n in kept],
-        [depths[n] for n in kept], path,
+def shape(plan: Plan, pool: Pool, rooms: NDArray, max_nodes: int) -> Shape:
+    """What a plan that drafts makes of every position; rooms: [N] levels that fit."""
+    fits, passed = np.clip(rooms, 0, plan.depth), pool.passed(plan, rooms)
+    kept = passed & (passed.cumsum(1, np.uint8) < min(plan.budget, max_nodes))
+    path = kept & pool.hits
+    rows, stop = np.arange(len(rooms)), (path * np.arange(path.shape[1])).max(1)
+    here = pool.scores[rows, stop].astype(np.float64)
+    beneath = kept & (pool.parents == stop[:, None])
+    best = np.where(beneath, pool.scores, -np.inf).max(1)
+    weights = np.where(kept, np.exp(pool.scores), np.float32(0))
+    accepted, reached = path.sum(1), (passed * pool.depths).max(1).astype(np.int64)
+    return Shape(
+        accepted, kept.sum(1), (kept * pool.depths).max(1),
+        np.minimum(fits, reached + 1) if plan.threshold else fits,
+        weights.cumsum(1)[:, -1],  # in order: a sum that does not depend on padding
+        here / np.maximum(accepted, 1), np.exp((best - here).astype(np.float32)),
     )  # fmt: skip
-    reached = max((depths[n] for n in passed), default=0)
-    levels = min(plan.depth, reached + 1) if plan.threshold else plan.depth
-    return Shape(len(path), len(kept) - 1, int(facts[0]), levels, *facts[1:])
+
+
+def levels(plan: Plan, pool: Pool, rooms: NDArray, entropies: NDArray) -> NDArray:
+    """[N, depth, LEVEL_FEATURES] after each level of a plan; entropies [N, levels] were recorded.
+
+    What was not drafted has no paths; a draft's entropy there is that of its best path's sequel.
+    """
+    passed, chances = pool.passed(plan, rooms), np.exp(pool.scores)
+    made = np.zeros((len(rooms), plan.depth, len(LEVEL_FEATURES)), np.float32)
+    before, total = np.zeros(len(rooms), np.float32), np.float32(0)
+    for level in range(1, plan.depth + 1):
+        new = passed & (pool.depths == level)
+        best = np.where(new, pool.scores, np.float32(-np.inf)).max(1)
+        mass = np.where(new, chances, np.float32(0)).sum(1)
+        with np.errstate(invalid="ignore"):  # no path behind no path
+            step = np.nan_to_num(best - before, nan=-20.0, neginf=-20.0)
+        before, total = best, total + mass
+        made[:, level - 1, 0], made[:, level - 1, 1] = level / 8, np.maximum(best, -20) / 4
+        made[:, level - 1, 2], made[:, level - 1, 3] = np.maximum(step, -20) / 4, mass
+        made[:, level - 1, 4] = total / 8
+    deepest = min(plan.depth, entropies.shape[1])
+    made[:, :deepest, 5] = entropies[:, :deepest]
+    return made
+
+
+def gains(plan: Plan, pool: Pool, rooms: NDArray, max_nodes: int) -> NDArray:
+    """[N, TREE_FEATURES] of the trees of a plan."""
+    passed = pool.passed(plan, rooms)
+    rank, most = passed.cumsum(1, np.uint8), min(plan.budget, max_nodes)
+    weights = np.where(passed, np.exp(pool.scores), np.float32(0))
+    sums = [np.where(rank < min(cut, most), weights, 0).cumsum(1)[:, -1] for cut in CUTS]
+    return (np.stack(sums, 1) / 8).astype(np.float32)
 
 
 Recorded = tuple[NDArray, NDArray, NDArray]  # scores, parents, hits: [N, candidates] each
@@ -147,18 +181,19 @@ def columns(
     max_nodes: int,
 ) -> dict[str, NDArray]:  # fmt: skip
     """What every plan makes of every position, [N, plans] each; rooms [N]: depth that fits."""
-    places = [_served(plan, known) if drafts(plan) else -1 for plan in plans]
-    made = np.zeros((len(rooms), len(plans), len(Shape._fields)))
-    for i, room in enumerate(rooms.tolist()):
-        nodes = [Nodes.of(*(part[i] for part in pool)) for pool in recorded]
-        for m, (plan, place) in enumerate(zip(plans, places, strict=True)):
-            if place >= 0:
-                made[i, m] = shape(plan.within(room, max_nodes), nodes[place])
     kinds = {name: np.uint8 for name in COUNTS} | {name: np.float32 for name in NUMBERS}
-    return {n: made[:, :, i].astype(kinds[n]) for i, n in enumerate(Shape._fields)}
+    made = {name: np.zeros((len(rooms), len(plans)), kind) for name, kind in kinds.items()}
+    pooled = [Pool.of(*parts) for parts in recorded]
+    for m, plan in enumerate(plans):
+        if drafts(plan):
+            found = shape(plan, pooled[served(plan, known)], rooms, max_nodes)
+            for name, values in zip(Shape._fields, found, strict=True):
+                made[name][:, m] = values
+    return made
 
 
-def _served(plan: Plan, known: tuple[Plan, ...]) -> int:
+def served(plan: Plan, known: tuple[Plan, ...]) -> int:
+    """The place of the pool that serves the plan; refuses one that none does."""
     place = pool_of(plan, known)
     if place < 0:
         raise ValueError(f"the plan {plan_name(plan)} is no part of what was recorded: record anew")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from spec_core.clock import now
 from spec_core.decoder import SpeculativeDecoder
+from spec_core.drafters.lm import prefill
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
 from spec_core.policy import Policy
@@ -22,13 +24,24 @@ MOST = 256  # nodes of a measured tree
 class Stand:
     """A batch of texts of one length at which cycles are measured and undone again."""
 
-    def __init__(self, pair: Pair, batch: int, context: int, temperature: float) -> None:
-        chance = random.Random(0)
-        vocab, self.pair, self.context = pair.target.vocab_size, pair, context
-        texts = [[chance.randrange(vocab) for _ in range(context)] for _ in range(batch)]
-        decoder = SpeculativeDecoder(pair, max_nodes=MOST)
-        self.session = decoder.open(texts, SPARE, temperature, ignore_eos=True)
-        self.batch, self.tokens = batch, torch.tensor(texts, device=pair.target.device)
+    def __init__(
+        self, pair: Pair, texts: list[list[int]], nodes: int, temperature: float, cache: Any = None
+    ) -> None:  # fmt: skip
+        """cache: the target's, filled for longer texts; None: one's own, to be filled."""
+        self.pair, self.batch, self.context = pair, len(texts), len(texts[0])
+        self.tokens = torch.tensor(texts, device=pair.target.device)
+        decoder = SpeculativeDecoder(pair, max_nodes=nodes)
+        room, short = self.context + SPARE - 1, [text[:1] for text in texts]
+        self.session = session = decoder.open(short, room, temperature, ignore_eos=True)
+        if cache is None:  # what is in the slots does not matter, that it was written does
+            cache = session.store
+            prefill(pair.target, cache.rows(0, 1), 0, texts[0], 0)
+            for row in range(1, self.batch):
+                cache.copy_row(0, row, self.context)
+        session.store = session.cache = cache
+        for sequence, text in zip(session.sequences, texts, strict=True):
+            sequence.tokens[:] = text
+        self.undone(lambda: self.draft(Plan(1)))  # the drafter reads the texts
 
     def draft(self, plan: Plan) -> float:
         """Seconds of growing trees."""
@@ -81,3 +94,15 @@ class Stand:
             ((index - 1) // 2).clamp(min=0), depths, -depths.float(),
             torch.full_like(index, -1), depth=int(depths.max()),
         )  # fmt: skip
+
+
+def stands(
+    pair: Pair, batch: int, contexts: list[int], nodes: int, temperature: float
+) -> list[Stand]:
+    """A stand per text length; they share the target's cache, the largest thing there is."""
+    chance, vocab, made = random.Random(0), pair.target.vocab_size, list[Stand]()
+    texts = [[chance.randrange(vocab) for _ in range(max(contexts))] for _ in range(batch)]
+    for context in sorted(contexts, reverse=True):
+        cache = made[0].session.store if made else None
+        made.append(Stand(pair, [t[:context] for t in texts], nodes, temperature, cache))
+    return made

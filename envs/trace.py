@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.shapes import NUMBERS, Shape, columns, pools
+from envs.shapes import NUMBERS, Pool, Shape, columns, gains, levels, pools, served
 from envs.shards import Meta, Shard, Text, agreeing, digest, read_meta, read_shards
 from spec_core.features import Facts
 from spec_core.menu import Menu
@@ -118,6 +118,20 @@ class Trace:
         recorded = [(pool["scores"], pool["parents"], pool["hits"]) for pool in self.pools]
         made = columns(menu.plans, self.known, recorded, self.rooms, self.meta.max_nodes)
         return replace(self, meta=replace(self.meta, menu=menu), shapes=made)
+
+    def _pool(self, plan: Plan) -> tuple[Pool, NDArray]:
+        """The candidates that serve a plan, and the entropies behind their best paths."""
+        pool = self.pools[served(plan, self.known)]
+        return Pool.of(pool["scores"], pool["parents"], pool["hits"]), pool["levels"][:, :, -1]
+
+    def levels(self, plan: Plan) -> NDArray:
+        """[N, depth, LEVEL_FEATURES] after each level of a plan."""
+        pool, entropies = self._pool(plan)
+        return levels(plan, pool, self.rooms, entropies)
+
+    def gains(self, plan: Plan) -> NDArray:
+        """[N, TREE_FEATURES] of the trees of a plan."""
+        return gains(plan, self._pool(plan)[0], self.rooms, self.meta.max_nodes)
 
     @classmethod
     def read(

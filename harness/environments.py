@@ -6,17 +6,24 @@ from typing import Any
 
 from harness import build
 from harness.evaluation import Bench
+from harness.recordings import Stop, recordings
 from spec_core.menu import read_name
 
 
-def make_env(config: Any, bench: Bench, about: dict[str, Any]) -> Any:
-    """The environment that the policy learns in; a policy may insist on a head."""
-    head = about.get("head") or config.env.head
-    if config.env.name == "live":
+def make_env(
+    config: Any, bench: Bench, about: dict[str, Any], stop: Stop = lambda: False,
+    name: str | None = None,
+) -> Any:  # fmt: skip
+    """The environment that the policy learns in; a policy may insist on a head.
+
+    stop: whether somebody wants the making of recordings to end. name: another one than configured.
+    """
+    head, name = about.get("head") or config.env.head, name or config.env.name
+    if name == "live":
         return _live(config, bench, head)
-    if config.env.name == "replay":
-        return _replay(config, bench)
-    raise ValueError(f"no environment {config.env.name!r}; known: live, replay")
+    if name == "replay":
+        return _replay(config, bench, head, stop)
+    raise ValueError(f"no environment {name!r}; known: live, replay")
 
 
 def _live(config: Any, bench: Bench, head: str) -> Any:
@@ -33,20 +40,23 @@ def _live(config: Any, bench: Bench, head: str) -> Any:
     )  # fmt: skip
 
 
-def _replay(config: Any, bench: Bench) -> Any:
+def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
     from envs.replay import ReplayVectorEnv
     from envs.trace import Trace, check_disjoint
 
-    trace = Trace.read(config.env.traces)
+    if config.env.projections:
+        raise ValueError("hidden states are not recorded: recordings need env.projections=0")
+    menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
+    traces, costs = recordings(config, menu, loads, stop)
+    trace = Trace.read(traces)
     for split in ("dev", "test"):
         check_disjoint(trace, build.make_prompts(config, split))
     if trace.meta.temperature != config.temperature:
         raise ValueError(
-            f"{config.env.traces}: recorded at temperature {trace.meta.temperature}, "
-            f"not {config.temperature}"
+            f"{traces}: recorded at temperature {trace.meta.temperature}, not {config.temperature}"
         )
-    loads = list(config.env.loads or [config.batch_size])
     return ReplayVectorEnv(
-        trace, config.env.costs, num_envs=config.env.num_envs, loads=loads, seed=config.seed,
-        menu=build.make_menu(config, bench), reward=config.reward.name,
+        trace, costs, num_envs=config.num_envs, loads=loads, seed=config.seed, menu=menu,
+        head=head, plan=read_name(config.env.plan), budgets=list(config.env.budgets),
+        reward=config.reward.name,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from harness.evaluation import Bench, Prompt, evaluate
 from harness.folder import RunFolder
 from harness.loggers import Logger, make_logger
 from harness.machine import machine
-from harness.training import Budget, Stopped, Trainer, stoppable
+from harness.training import Budget, Stopped, Trainer, learn_for, stoppable
 from reports.html import write_report
 from reports.statistics import check_lossless, summarise
 from reports.table import table
@@ -137,14 +137,34 @@ def _train_learner(
     from harness.environments import make_env
     from policies.learners import make_learner
 
-    env = make_env(config, bench, about)
-    learner = make_learner(about["name"], env, config.seed, **(about.get("arguments") or {}))
     budget = Budget(config.steps, config.minutes, config.probe_every)
+    env = make_env(config, bench, about, stop)
+    learner = make_learner(about["name"], env, config.seed, **(about.get("arguments") or {}))
+    if config.pretrain and folder.whole("state") is None:
+        _pretrain(config, about, bench, learner, folder, stop)
     folder.status("training")
     with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
         probes = spread(dev, config.dev_prompts)
         probing = build.shorter(config, bench)
         Trainer(learner, env, static, probing, probes, budget, folder, logger, bar).run(stop)
+
+
+def _pretrain(
+    config: Any, about: dict, bench: Bench, learner: Any, folder: RunFolder,
+    stop: Callable[[], bool],
+) -> None:  # fmt: skip
+    """Let the same kind of learner learn from recordings, and the learner go on where it ends."""
+    from harness.environments import make_env
+    from policies.learners import make_learner
+
+    folder.status("pretraining")
+    recorded = make_env(config, bench, about, stop, "replay")
+    early = make_learner(about["name"], recorded, config.seed, **(about.get("arguments") or {}))
+    with tqdm(total=round(60 * config.pretrain), unit="s", bar_format=BAR, file=sys.stderr) as bar:
+        learn_for(60 * config.pretrain, early, recorded, bar, stop)
+    with folder.replacing("pretrained") as path:
+        early.save(path)
+        learner.restore(path)
 
 
 def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:

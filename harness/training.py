@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +89,8 @@ class Trainer:
         """Learn to the end of the budget; raises Stopped when asked to stop before."""
         self.clock = time.monotonic()
         self.bar.total = round(60 * self.budget.minutes)
+        if self.learner.steps and not self.best:
+            self.probe()  # what it knows already may be the best it will ever know
 
         def watch(progress: Any) -> bool:
             self._tick()
@@ -146,6 +149,24 @@ class Trainer:
     def _log(self, metrics: dict[str, float]) -> None:
         append_metrics(self.folder.path / "metrics.csv", self.learner.steps, metrics)
         self.logger.log(self.learner.steps, metrics)
+
+
+def learn_for(
+    seconds: float, learner: Any, env: Any, bar: Any, stop: Callable[[], bool]
+) -> None:  # fmt: skip
+    """Learn for some time, without looks at dev; raises Stopped when asked to stop."""
+    start = time.monotonic()
+
+    def watch(progress: Any) -> bool:
+        elapsed = time.monotonic() - start
+        rate = float(getattr(env, "rate", 0.0))
+        bar.set_description_str(f"recordings, step {progress.steps} | now {rate:.1f} tok/s")
+        bar.n = min(round(elapsed), bar.total)
+        if stop():
+            raise Stopped
+        return elapsed < seconds
+
+    learner.learn(env, sys.maxsize, watch)
 
 
 def append_metrics(file: Path, step: int, metrics: dict[str, float]) -> None:

@@ -52,7 +52,10 @@ class Network:
             )
             assert i == 0 or w.shape[1] == self.weights[i - 1].shape[0], f"layer {i} does not fit"
             assert np.isfinite(w).all() and np.isfinite(b).all(), f"layer {i} is not finite"
-        self._turned = [np.ascontiguousarray(w.T, np.float32) for w in self.weights]
+        self._layers = [
+            (np.ascontiguousarray(w.T, np.float32), b.astype(np.float32))
+            for w, b in zip(self.weights, self.biases, strict=True)
+        ]
 
     @property
     def inputs(self) -> int:
@@ -72,10 +75,11 @@ class Network:
     def scores(self, features: Array) -> Array:
         """One score per choice, [B, outputs]."""
         x = features
-        for i, (turned, bias) in enumerate(zip(self._turned, self.biases, strict=True)):
+        for i, (turned, bias) in enumerate(self._layers):
             if i:
-                x = np.tanh(x) if self.activation == "tanh" else np.maximum(x, 0)
-            x = x @ turned + bias
+                x = np.tanh(x, out=x) if self.activation == "tanh" else np.maximum(x, 0, out=x)
+            x = x.dot(turned)
+            x += bias
         return x
 
     def choose(self, features: Array) -> Choices:

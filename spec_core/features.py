@@ -6,22 +6,29 @@ become the vector. Replay makes facts from a recording and shares all that follo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+from spec_core.facts import Facts, facts, stop_logits, target_facts
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
     from spec_core.session import Observation, Outcome
     from spec_core.tree import Tree
 
+__all__ = [
+    "FEATURES", "LEVEL_FEATURES", "NAMES", "TREE_FEATURES", "VERSION", "Extractor", "Facts",
+    "advance", "facts", "fresh", "level_features", "target_facts", "tree_features", "vector",
+]  # fmt: skip
 Known = Literal["lagged", "before", "level", "after"]
 Array = NDArray[np.float32]
+Wide = NDArray[np.float64]
 VERSION = 1
-FAST, SLOW = np.float32(0.5), np.float32(0.1)  # weights of the newest cycle in the averages
+FAST, SLOW = 0.5, 0.1  # weights of the newest cycle in the averages
 
 
 @dataclass(frozen=True)
@@ -81,126 +88,60 @@ TREE_FEATURES = tuple(
 NAMES = tuple(feature.name for feature in FEATURES)
 
 
-@dataclass
-class Facts:
-    """What a cycle said about each sequence; arrays [B]."""
-
-    accepted: Array  # drafted tokens accepted
-    drafted: Array  # nodes drafted
-    depth: Array  # of the drafted tree
-    expected: Array  # sum of the drafted nodes' path probabilities
-    trust: Array  # mean log probability per accepted token; 0 where none was
-    doubt: Array  # probability of the best child at the stop, given the stop; 0 without one
-    top: Array  # log probabilities of the target at the stop
-    margin: Array
-    entropy: Array
-    surprise: Array  # log probability of the bonus
-
-    def take(self, rows: list[int]) -> Facts:
-        """The same facts of some entries."""
-        return Facts(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-
-def facts(outcome: Outcome) -> Facts:
-    """Read one cycle's facts from its outcome."""
-    batch, tree = len(outcome.rows), outcome.tree
-    drawn = np.zeros((batch, 4), np.float32)  # depth, expected, trust, doubt
-    if tree.nodes > 1:
-        scores, parents = tree.scores.float().tolist(), tree.parents.tolist()
-        depths = tree.depths.tolist()
-        for b, path in enumerate(outcome.path):
-            drawn[b] = shape_facts(scores[b], parents[b], depths[b], path)
-    told = target_facts(stop_logits(outcome), outcome.bonus)
-    counts = (np.array(c, np.float32) for c in (outcome.accepted, outcome.drafted))
-    return Facts(*counts, *drawn.T, *told)  # type: ignore[call-arg]
-
-
-def stop_logits(outcome: Outcome) -> Array:
-    """The target's logits [B, V] where each walk stopped, on the host."""
-    rows = [outcome.logits[b, path[-1] if path else 0] for b, path in enumerate(outcome.path)]
-    return np.stack([row.float().cpu().numpy() for row in rows])
-
-
-def shape_facts(
-    scores: list[float], parents: list[int], depths: list[int], path: list[int]
-) -> tuple[float, float, float, float]:
-    """Depth, expected acceptance, trust and doubt of one tree and the path accepted in it."""
-    finite = [n for n in range(1, len(scores)) if scores[n] > -np.inf]
-    if not finite:
-        return 0.0, 0.0, 0.0, 0.0
-    stop = path[-1] if path else 0
-    best = max((scores[n] for n in finite if parents[n] == stop), default=-np.inf)
-    expected = np.float32(0)
-    for score in np.exp(np.array([scores[n] for n in finite], np.float32)):
-        expected += score  # in order: a sum that does not depend on padding
-    return (
-        max(depths[n] for n in finite), float(expected),
-        scores[stop] / len(path) if path else 0.0, float(np.exp(np.float32(best - scores[stop]))),
-    )  # fmt: skip
-
-
-def target_facts(logits: Array, tokens: list[int]) -> tuple[Array, Array, Array, Array]:
-    """Top, margin, entropy and surprise of tokens [N] under the target's logits [N, V]."""
-    rows = np.arange(len(logits))
-    best = logits.argmax(1)
-    shifted = logits - logits[rows, best][:, None]
-    weights = np.exp(shifted)
-    total = weights.sum(1)
-    mass, chosen = np.log(total), shifted[rows, tokens]
-    weights *= np.maximum(shifted, np.float32(-1e4))  # 0 * -inf is no number
-    entropy = mass - weights.sum(1) / total
-    shifted[rows, best] = -np.inf
-    return -mass, -shifted.max(1), entropy, chosen - mass
-
-
-# Columns of a history, [B, HISTORY] float32: what is carried from cycle to cycle.
+# A history, HISTORY numbers: what is carried from cycle to cycle.
 LAST, AVERAGES = 7, 6  # the first seven features as they are, then the averages
 HISTORY = LAST + AVERAGES + 6  # then top, margin, entropy, surprise, entropy_slow, since
-_FRESH = np.array([0] * LAST + [0.25, 0.25, 0.5, 0.5, 0, 0] + [0, 0, 0.25, 0, 0.25, 0], np.float32)
+_FRESH = [0.0] * LAST + [0.25, 0.25, 0.5, 0.5, 0.0, 0.0] + [0.0, 0.0, 0.25, 0.0, 0.25, 0.0]
 
 
-def fresh(batch: int) -> Array:
-    """The histories of texts that have not begun."""
-    return np.tile(_FRESH, (batch, 1))
+def moved(history: Any, seen: Facts) -> list[Any]:
+    """A history after one more cycle: of numbers, or of arrays [B] with the same bits."""
+    hit, drafted, depth, expected, trust, doubt, top, margin, entropy, surprise = seen
+    fast, slow, hit_fast, hit_slow, plus_fast, plus_slow = history[LAST : LAST + AVERAGES]
+    calm, since = history[HISTORY - 2 :]
+    tried = depth > 0
+    full = (hit >= depth) & tried
+    hits, accepted, expected, entropy = hit / (hit + 1 - full), hit / 8, expected / 8, entropy / 4
+    surplus, newest, newer = accepted - expected, FAST * tried, SLOW * tried
+    return [
+        accepted, drafted / 16, depth / 8, full, expected, trust, doubt,
+        fast + newest * (accepted - fast), slow + newer * (accepted - slow),
+        hit_fast + newest * (hits - hit_fast), hit_slow + newer * (hits - hit_slow),
+        plus_fast + newest * (surplus - plus_fast), plus_slow + newer * (surplus - plus_slow),
+        top, margin / 4, entropy, surprise / 4, calm + SLOW * (entropy - calm),
+        (1 - tried) * (since + (since < 1) / 8),
+    ]  # fmt: skip
 
 
-def advance(history: Array, seen: Facts) -> Array:
+def known(
+    history: Any, length: Any, remaining: Any, busy: Any, temperature: float, first: Any
+) -> list[Any]:
+    """All features, of numbers or of arrays [B]; busy: log2 of the sequences at work."""
+    near = remaining < 64
+    rest = near * remaining / 64 + (1 - near)
+    return [*history, length / 1024, rest, busy / 6, temperature, first]
+
+
+def fresh(batch: int) -> Wide:
+    """The histories [B, HISTORY] of texts that have not begun."""
+    return np.tile(np.array(_FRESH), (batch, 1))
+
+
+def advance(history: Wide, seen: Facts) -> Wide:
     """The histories [B, HISTORY] after one more cycle."""
-    made = history.copy()
-    tried = seen.depth > 0
-    full = (seen.accepted >= seen.depth) & tried
-    eighth, quarter = np.float32(1 / 8), np.float32(1 / 4)
-    accepted, expected = seen.accepted * eighth, seen.expected * eighth
-    made[:, 0], made[:, 1], made[:, 2] = (
-        accepted,
-        seen.drafted * np.float32(1 / 16),
-        seen.depth * eighth,
-    )
-    made[:, 3], made[:, 4], made[:, 5], made[:, 6] = full, expected, seen.trust, seen.doubt
-    hits = seen.accepted / np.maximum(seen.accepted + ~full, 1)
-    news = np.stack((accepted, accepted, hits, hits, accepted - expected, accepted - expected), 1)
-    weights = np.array((FAST, SLOW) * 3, np.float32) * tried[:, None].astype(np.float32)
-    averages = made[:, LAST : LAST + AVERAGES]
-    averages += weights * (news.astype(np.float32) - averages)
-    told = made[:, LAST + AVERAGES :]
-    told[:, 0], told[:, 1] = seen.top, seen.margin * quarter
-    told[:, 2], told[:, 3] = seen.entropy * quarter, seen.surprise * quarter
-    told[:, 4] += SLOW * (told[:, 2] - told[:, 4])
-    told[:, 5] = np.where(tried, np.float32(0), np.minimum(told[:, 5] + eighth, np.float32(1)))
-    return made
+    return np.stack(moved(history.T, Facts(*np.array(seen, np.float64))), 1)
 
 
 def vector(
-    history: Array, lengths: Array, remaining: Array, batch: Array, temperature: float, first: Array
+    history: Wide, lengths: Array, remaining: Array, batch: Array, temperature: float, first: Array
 ) -> Array:
     """The features [B, len(FEATURES)] before a plan is chosen."""
     made = np.empty((len(history), len(FEATURES)), np.float32)
+    busy = np.log2(batch.astype(np.float64))
+    columns = known((), lengths, remaining, busy, temperature, first)
     made[:, :HISTORY] = history
-    made[:, HISTORY] = lengths / np.float32(1024)
-    made[:, HISTORY + 1] = np.minimum(remaining, np.float32(64)) / np.float32(64)
-    made[:, HISTORY + 2] = np.log2(batch) / np.float32(6)
-    made[:, HISTORY + 3] = temperature
-    made[:, HISTORY + 4] = first
+    for i, column in enumerate(columns, HISTORY):
+        made[:, i] = column
     return made
 
 
@@ -209,9 +150,9 @@ class Extractor:
 
     def __init__(self, projections: int = 0) -> None:
         self.projections = projections  # low-rank features of the target's last hidden state
-        self.requests: dict[int, Array] = {}
+        self.requests: dict[int, list[float]] = {}
         self.hidden: dict[int, Array] = {}
-        self.seen: Outcome | None = None
+        self.seen: list | None = None  # the last outcome's paths; to hold all of it costs time
         self.matrix: Array | None = None
 
     @property
@@ -223,32 +164,30 @@ class Extractor:
         """The features [B, size] of the sequences at work."""
         if observation.last is None:
             self.requests, self.hidden = {}, {}
-        elif observation.last is not self.seen:
+        elif observation.last.path is not self.seen:
             self._learn(observation.last)
-        self.seen = observation.last
-        batch = observation.batch
-        rows = [self.requests.get(row, _FRESH) for row in observation.rows]
-        made = vector(
-            np.stack(rows), np.array(observation.lengths, np.float32),
-            np.array(observation.remaining, np.float32), np.full(batch, batch, np.float32),
-            observation.temperature,
-            np.array([row not in self.requests for row in observation.rows], np.float32),
-        )  # fmt: skip
+            self.seen = observation.last.path
+        seen = self.requests
+        rows, busy, heat = observation.rows, math.log2(observation.batch), observation.temperature
+        entries = zip(rows, observation.lengths, observation.remaining, strict=True)
+        made = np.array([
+            known(seen.get(row, _FRESH), length, remaining, busy, heat, row not in seen)
+            for row, length, remaining in entries
+        ], np.float32)  # fmt: skip
         if not self.projections:
             return made
         nothing = np.zeros(self.projections, np.float32)
-        return np.hstack((made, [self.hidden.get(row, nothing) for row in observation.rows]))
+        return np.hstack((made, [self.hidden.get(row, nothing) for row in rows]))
 
     def _learn(self, outcome: Outcome) -> None:
-        before = np.stack([self.requests.get(row, _FRESH) for row in outcome.rows])
-        after = advance(before, facts(outcome))
-        self.requests |= dict(zip(outcome.rows, after, strict=True))
+        for row, seen in zip(outcome.rows, facts(outcome), strict=True):
+            self.requests[row] = moved(self.requests.get(row, _FRESH), seen)
         if self.projections:
             self.hidden |= dict(zip(outcome.rows, self._project(outcome), strict=True))
 
     def _project(self, outcome: Outcome) -> Array:
         """Fixed random directions of the logits: a linear map of the target's last hidden state."""
-        logits = stop_logits(outcome)
+        logits: Array = stop_logits(outcome).cpu().numpy()
         if self.matrix is None:
             noise = np.random.default_rng(0).standard_normal((logits.shape[1], self.projections))
             self.matrix = (noise / logits.shape[1] ** 0.5).astype(np.float32)
@@ -256,21 +195,20 @@ class Extractor:
 
 
 def level_features(level: LevelView) -> Array:
-    """[B, len(LEVEL_FEATURES)] after a draft level."""
-    best = [scores.amax(1) for scores in level.pool[-2:]]
-    mass = level.scores.exp().sum(1)
-    total = torch.stack([scores.exp().sum(1) for scores in level.pool[1:]]).sum(0)
-    entropy = level.entropy
-    behind = level.scores.argmax(1) // max(1, level.scores.shape[1] // entropy.shape[1])
-    made = torch.stack(
-        (
-            torch.full_like(mass, level.depth / 8), best[1].clamp(min=-20) / 4,
-            (best[1] - best[0]).nan_to_num(-20.0).clamp(min=-20) / 4, mass, total / 8,
-            entropy.gather(1, behind[:, None])[:, 0] / 4,
-        ),
-        1,
-    )  # fmt: skip
-    return made.float().cpu().numpy()
+    """[B, len(LEVEL_FEATURES)] after a draft level; in plain numbers, which costs half of arrays."""
+    pool, logs = [scores.tolist() for scores in level.pool], level.logs.float().cpu().numpy()
+    each, depth = max(1, len(pool[-1][0]) // logs.shape[1]), level.depth
+    made = []
+    for b, now in enumerate(pool[-1]):
+        best, before = max(now), max(pool[-2][b])
+        behind = logs[b, now.index(best) // each]
+        step = best - before if before > -math.inf else -20.0
+        total = sum([math.exp(score) for scores in pool[1:] for score in scores[b]])
+        made.append((
+            depth / 8, max(best, -20.0) / 4, max(step, -20.0) / 4, sum(map(math.exp, now)),
+            total / 8, -float(np.exp(behind).dot(np.maximum(behind, -1e4))) / 4,
+        ))  # fmt: skip
+    return np.array(made, np.float32)
 
 
 def tree_features(tree: Tree) -> Array:

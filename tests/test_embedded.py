@@ -100,7 +100,7 @@ def test_tokenizers_are_one_and_add_nothing(tokenizer):
 
 def test_shapes_and_weights_are_those_promised(pair):
     target, draft = pair["target"].config, pair["draft"].config
-    assert (target.num_hidden_layers, draft.num_hidden_layers) == (24, 1)
+    assert (target.num_hidden_layers, draft.num_hidden_layers) == (24, 2)
     assert target.vocab_size == draft.vocab_size == 2048
     assert target.max_position_embeddings == draft.max_position_embeddings == 1024
     for model in pair.values():

@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from small import Mixed, pair_of
 
 from spec_core import Plan, SpeculativeDecoder, cycle
+from spec_core.facts import Facts, stop_logits, told, told_on_device
 from spec_core.features import (
     FEATURES,
     HISTORY,
@@ -20,9 +23,12 @@ from spec_core.features import (
     advance,
     facts,
     fresh,
+    known,
     level_features,
+    moved,
     target_facts,
     tree_features,
+    vector,
 )  # fmt: skip
 from spec_core.policy import Silent
 
@@ -70,7 +76,7 @@ def test_facts_are_those_of_the_reference(temperature):
         found = facts(outcome)
         for b in range(len(outcome.rows)):
             for name, value in slow(outcome, b).items():
-                assert abs(getattr(found, name)[b] - value) < 1e-4, name
+                assert abs(getattr(found[b], name) - value) < 1e-4, name
             seen += outcome.accepted[b] > 0
     assert seen > 5
 
@@ -85,13 +91,18 @@ def test_a_batch_changes_only_the_batch_feature():
             alone[row].append(extractor.observe(before)[0])
     extractor = Extractor()
     for before, _ in outcomes_of(Plan(3, budget=4), PROMPTS, [0, 1, 2]):
-        for row, vector in zip(before.rows, extractor.observe(before), strict=True):
-            together[row].append(vector)
+        for row, seen in zip(before.rows, extractor.observe(before), strict=True):
+            together[row].append(seen)
     batch = NAMES.index("batch")
     for row in range(3):
         for a, b in zip(alone[row], together[row], strict=True):
             assert np.abs(np.delete(a, batch) - np.delete(b, batch)).max() < 1e-4
     assert together[0][0][batch] > alone[0][0][batch] == 0
+
+
+def stacked(seen: list[Facts]) -> Facts:
+    """Facts of several sequences as arrays."""
+    return Facts(*np.array(seen).T)
 
 
 def outcomes_of(plan: Plan, prompts, ids):
@@ -127,12 +138,21 @@ def test_names_are_distinct_and_few():
 def test_plain_steps_leave_acceptance_as_it_was():
     history = fresh(1)
     for _, outcome in outcomes_of(Plan(3, budget=4), PROMPTS[:1], [0]):
-        history = advance(history, facts(outcome))
+        history = advance(history, stacked(facts(outcome)))
     plain = next(outcome for _, outcome in outcomes_of(Plan(0, budget=1), PROMPTS[:1], [0]))
-    after = advance(history, facts(plain))
+    after = advance(history, stacked(facts(plain)))
     for name in ("accepted_fast", "accepted_slow", "hit_fast", "hit_slow", "surplus_fast"):
         assert after[0, NAMES.index(name)] == history[0, NAMES.index(name)], name
     assert after[0, NAMES.index("since")] == history[0, NAMES.index("since")] + 1 / 8
+
+
+def test_a_refused_token_was_tried_and_a_full_tree_refused_none():
+    history, hit = fresh(1)[0].tolist(), NAMES.index("hit_fast")
+    shares = {(3, 3): 3 / 3, (1, 3): 1 / 2, (0, 3): 0 / 1, (0, 0): 0.5}  # of tried; else as before
+    for (accepted, depth), share in shares.items():
+        after = moved(history, Facts(accepted, depth, depth, *[0.0] * 7))
+        assert after[hit] == 0.5 + 0.5 * (share - 0.5)
+        assert after[NAMES.index("full")] == (accepted == depth > 0)
 
 
 def test_target_facts_bear_infinite_logits():
@@ -141,6 +161,44 @@ def test_target_facts_bear_infinite_logits():
     right = torch.tensor([0.0, 1.0]).log_softmax(0)
     assert np.allclose([top[0], margin[0], surprise[0]], [right[1], 1.0, right[0]])
     assert np.isclose(entropy[0], -(right.exp() * right).sum())
+
+
+shares = st.floats(-20, 20, width=32)
+cycles = st.tuples(st.integers(0, 9), st.integers(0, 60), st.integers(0, 9), *[shares] * 7)
+
+
+@given(st.lists(st.lists(cycles, min_size=3, max_size=3), min_size=1, max_size=12))
+def test_histories_of_numbers_and_of_arrays_are_the_same_bits(rounds):
+    """What decoding does row by row, replay does for thousands of rows."""
+    alone, together = fresh(3).tolist(), fresh(3)
+    for seen in rounds:
+        alone = [moved(h, Facts(*row)) for h, row in zip(alone, seen, strict=True)]
+        together = advance(together, Facts(*np.array(seen, np.float32).T))
+    assert np.array_equal(np.array(alone), together)
+
+
+@given(st.lists(st.tuples(*[st.integers(1, 3000)] * 3, st.booleans()), min_size=1), shares)
+def test_features_of_numbers_and_of_arrays_are_the_same_bits(rows, temperature):
+    history = np.random.default_rng(0).normal(size=(len(rows), HISTORY))
+    columns = np.array(rows, np.float32).T
+    together = vector(history, *columns[:3], temperature, columns[3])
+    alone = [
+        known(h, length, remaining, math.log2(batch), temperature, first)
+        for h, (length, remaining, batch, first) in zip(history.tolist(), rows, strict=True)
+    ]
+    assert np.array_equal(np.array(alone, np.float32), together)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_target_is_read_alike_on_every_device_alone_and_among_others(temperature):
+    for _, outcome in outcomes(temperature):
+        rows = stop_logits(outcome)
+        rows[rows < -1] = -torch.inf
+        here = [told(row.numpy(), b) for row, b in zip(rows, outcome.bonus, strict=True)]
+        whole = np.stack(target_facts(rows.numpy(), outcome.bonus), 1)
+        assert np.array_equal(np.array(here, np.float32), whole)
+        there = told_on_device(rows, outcome.bonus)
+        assert np.allclose(np.clip(there, -1e3, 1e3), np.clip(here, -1e3, 1e3), atol=1e-4)
 
 
 class Asking(Silent):

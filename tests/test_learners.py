@@ -18,7 +18,7 @@ CONTEXTUAL = [
     *("linucb", "binned_thompson", "regression", "adaeagle", "full_information"),
     *("ppo", "maskable_ppo", "dqn"),
 ]
-STOPPING = ["specdec_pp", "ppo", "a2c", "dqn"]
+STOPPING = ["specdec_pp", "full_information", "ppo", "a2c", "dqn"]
 
 
 def ignore(progress):
@@ -73,7 +73,7 @@ def test_the_verify_head_is_learned_as_well(name, tmp_path):
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize(
-    "name", [n if n == "specdec_pp" else pytest.param(n, marks=pytest.mark.slow) for n in STOPPING]
+    "name", [n if n in STOPPING[:2] else pytest.param(n, marks=pytest.mark.slow) for n in STOPPING]
 )
 def test_drafts_end_where_nothing_more_is_accepted(name, together):
     env = StopToy(together=together)

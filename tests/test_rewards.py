@@ -97,7 +97,11 @@ PLAIN = (1.0, 0.012)
 
 def lead_of_drafting(prior: float) -> np.ndarray:
     """What drafting earns more than decoding plainly in the two texts, at random for 2000 steps."""
-    chance, reward, all_ = np.random.default_rng(0), TokensPerSecond(2, prior=prior), np.ones(2, bool)
+    chance, reward, all_ = (
+        np.random.default_rng(0),
+        TokensPerSecond(2, prior=prior),
+        np.ones(2, bool),
+    )
     sums, counts = np.zeros((2, 2)), np.zeros((2, 2))
     for _ in range(2000):
         drafts = chance.random(2) < 0.8

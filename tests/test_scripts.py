@@ -108,6 +108,25 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
     assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
 
 
+def small_recording(folder: Path) -> list[str]:
+    """Overrides: a prompt per domain is recorded, at the prices of another machine."""
+    costs = ROOT / "benchmarks" / "costs" / "epyc-1-thread.json"
+    return ["recorded=1", "num_envs=8", f"runs={folder / 'runs'}", f"costs={costs}"]
+
+
+@pytest.mark.slow
+def test_recordings_are_made_once_and_learned_from(tmp_path):
+    words = ["policy=regression", "env=replay", *QUICK, *small_recording(tmp_path), "compare=false"]
+    words += ["logger=none"]
+    for number in (1, 2):
+        done = run("train.py", *words, f"folder={tmp_path / str(number)}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        load_policy(tmp_path / str(number) / "policy")
+        assert ("everything is recorded already" in done.stdout) == (number == 2)
+    (shard,) = (tmp_path / "runs" / "recordings").glob("*/shard-*")
+    assert shard.stat().st_size > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_a_step(tmp_path, name):
@@ -117,10 +136,12 @@ def test_every_experiment_runs_a_step(tmp_path, name):
 
     tiny = ["steps=2", "minutes=0.01", "static=chain-2", "max_new_tokens=8", "compare=false"]
     tiny += ["+policy.arguments.rollout=32", "+policy.arguments.batch_size=16"]
-    tiny += ["logger=none", f"folder={tmp_path}"]
+    tiny += ["logger=none", f"folder={tmp_path}", *small_recording(tmp_path)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"experiment={name}", *tiny])
+    config.pretrain = min(config.pretrain, 0.02)
     train(config)
+    assert (tmp_path / "pretrained" / "learner.pt").exists() == bool(config.pretrain)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
     load_policy(tmp_path / "policy")
 

@@ -96,6 +96,11 @@ class StopToy(Toy):
         self.seen.append(self.base.copy())
         return self.base.copy()
 
+    def savings(self):
+        """Seconds that one more level saves, at the best rate, and none."""
+        more = (self.lengths > self.level) / RATE - LEVEL
+        return np.stack((np.where(self.active, more, 9.0), 0 * more), 1)
+
     def step(self, actions):
         self.taken.append(np.array(actions))
         self.acted.append(self.active)

@@ -17,13 +17,14 @@ from policies.learners.supervised import Regression
 
 
 class FullInformation(Regression):
-    """Regression of the seconds that every plan saves over the best static plan, on recordings.
+    """Regression of the seconds that every choice saves, on recordings, where that is known.
 
-    Those are counted to the end of the text, so a token is worth what it costs where it stands. It
-    follows its own choices (at random in a share of the cycles) and is fitted anew as it goes.
+    A token is worth what the best static plan needs for one in that text; one more draft level
+    is compared with none. It follows its own choices (at random in a share of the cycles) and is
+    fitted anew as it goes.
     """
 
-    heads = ("menu",)
+    heads = ("menu", "stop")
 
     def __init__(
         self, seat: Seat, seed: int = 0, exploring: float = 0.1, hidden: Sequence[int] = (32,),
@@ -41,12 +42,13 @@ class FullInformation(Regression):
         super().learn(env, steps, watch)
 
     def act(self, features: Array) -> Choices:
-        """Remember what every plan would save; the best by the net in use, sometimes any."""
-        self.memory.add(np.hstack((features, 1e3 * self.savings())))
+        """Look up what every choice would save; the best by the net in use, sometimes any."""
+        self.saved = 1e3 * self.savings()
         return super().act(features)
 
     def see(self, step: Step) -> None:
-        """Renew the net in use when it is due: what there is to learn is remembered already."""
+        """Remember that, whatever was chosen, and renew the net in use when it is due."""
+        self.memory.add(np.hstack((step.features, self.saved))[step.active])
         self.renew(3 / 2)
 
     def fit(self) -> Net:

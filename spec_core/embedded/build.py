@@ -23,7 +23,7 @@ from spec_core.embedded import HERE, SPLITS, corpus, data, distil
 from spec_core.embedded.card import measure, write_card
 from spec_core.embedded.train import Plan, Trainer, llama, next_token_loss
 
-TARGET_SHARE, LABEL_SHARE = 0.62, 0.2  # of the minutes; the draft's own steps get the rest
+TARGET_SHARE, LABEL_SHARE = 0.35, 0.3  # of the minutes; the draft's own steps get the rest
 LONG_FROM = 0.92  # elapsed fraction from which the target trains on the full length
 
 
@@ -35,6 +35,7 @@ class Sizes:
     hidden: int = 256
     target_inner: int = 704
     draft_inner: int = 512
+    draft_layers: int = 2
     stages: tuple[tuple[float, int], ...] = ((0.0, 3), (0.6, 6), (0.8, 12), (0.9, 24))
     train_tokens: int = 4_000_000
     batch_tokens: int = 2048
@@ -135,11 +136,10 @@ def train_draft(
         return distil.distillation_loss(model, *batch), batch[0].numel()
 
     torch.manual_seed(seed + 1)
-    draft = llama(sizes.vocabulary, sizes.hidden, sizes.draft_inner, 1)
+    draft = llama(sizes.vocabulary, sizes.hidden, sizes.draft_inner, sizes.draft_layers)
     draft.model.embed_tokens.load_state_dict(target.model.embed_tokens.state_dict())
-    plan = Plan(
-        60 * minutes * (1 - TARGET_SHARE - LABEL_SHARE), ((0.0, 1),), save_every=sizes.save_every
-    )
+    seconds = 60 * minutes * (1 - TARGET_SHARE - LABEL_SHARE)
+    plan = Plan(seconds, ((0.0, sizes.draft_layers),), save_every=sizes.save_every)
     trainer = Trainer(draft.to(target.device), plan, work / "draft.pt")
     trainer.run(loss_of)
     return trainer

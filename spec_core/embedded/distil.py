@@ -15,6 +15,7 @@ from spec_core.embedded.train import save_atomically
 KEPT = 32  # target logits kept at each position
 SHORT, LONG = 256, 1024  # lengths of the target's own text and of training text
 KINDS = ("own", "text")
+OWN = 0.7  # of the draft's batches
 
 
 def labelled(ids: Tensor, logits: Tensor) -> dict[str, Tensor]:
@@ -95,7 +96,7 @@ def label_batch(
     shards: list[dict], rng: np.random.Generator, tokens: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return ids, best tokens and their log-probabilities of random rows of one kind."""
-    kind = KINDS[int(rng.integers(2))]
+    kind = KINDS[int(rng.random() >= OWN)]
     several = [shard for shard in shards if shard["kind"] == kind]
     rows = max(1, tokens // several[0]["ids"].shape[1])
     picks = [(several[int(rng.integers(len(several)))]) for _ in range(rows)]

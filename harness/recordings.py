@@ -1,0 +1,90 @@
+"""A recording and a cost table to learn from: given ones, or made once by their own commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from envs.prompts import spread
+from envs.provenance import pair_key
+from envs.shards import digest
+from harness import build
+from harness.overrides import CONF
+from harness.training import Stopped
+from spec_core.menu import Menu
+
+Stop = Callable[[], bool]
+Words = list[Any]
+
+
+def recordings(config: Any, menu: Menu, loads: list[int], stop: Stop) -> tuple[Path, Path]:
+    """Where the recording of train prompts and the cost table are; made where none is given."""
+    root = Path(config.runs) / "recordings"
+    traces = Path(config.traces) if config.traces else _record(config, menu, root, stop)
+    costs = Path(config.costs) if config.costs else _calibrate(config, menu, loads, root, stop)
+    return traces, costs
+
+
+def _record(config: Any, menu: Menu, root: Path, stop: Stop) -> Path:
+    prompts = spread(build.make_prompts(config, "train"), config.recorded)
+    lines = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
+    words = [
+        "envs.record", *_models(config), "--menu", *menu.names, "--temperature", config.temperature,
+        "--top-k", config.top_k, "--top-p", config.top_p, "--seed", config.seed,
+        "--max-new-tokens", config.max_new_tokens, "--max-nodes", config.max_nodes,
+    ]  # fmt: skip
+    folder = root / _key(config, words, lines)
+    root.mkdir(parents=True, exist_ok=True)
+    file = folder.with_suffix(".jsonl")
+    file.write_text(lines, encoding="utf-8")
+    _run([*words, "--prompts", file, "--out", folder], stop)  # only what is not there yet
+    return folder
+
+
+def _calibrate(config: Any, menu: Menu, loads: list[int], root: Path, stop: Stop) -> Path:
+    words = [
+        "envs.calibrate", *_models(config), "--menu", *menu.names, "--batches", *sorted(set(loads)),
+        "--temperature", config.temperature, "--minutes", 0.5 * len(set(loads)),
+    ]  # fmt: skip
+    words += ["--threads", config.threads] if config.threads else []
+    file = root / f"costs-{_key(config, words)}.json"
+    if not file.exists():
+        _run([*words, "--out", file], stop)
+    return file
+
+
+def _models(config: Any) -> Words:
+    named = {name: getattr(config.pair, name) for name in ("target", "draft")}
+    named |= {"device": config.device, "dtype": config.dtype}
+    return [word for name, value in named.items() if value for word in (f"--{name}", value)]
+
+
+def _key(config: Any, *parts: Any) -> str:
+    pair = pair_key(config.pair.target, config.pair.draft)
+    return digest(json.dumps([pair, *parts], default=str))[:12]
+
+
+def _run(words: Words, stop: Stop) -> None:
+    """Run a command; a wish to stop is passed on to it, and it keeps what it has finished."""
+    path = os.pathsep.join([str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command, found = [sys.executable, "-m", *map(str, words)], {**os.environ, "PYTHONPATH": path}
+    child = subprocess.Popen(command, env=found)
+    try:
+        while True:
+            try:
+                code = child.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if stop():
+                    raise Stopped from None
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+    if code:
+        raise ValueError(f"python -m {words[0]} failed (exit code {code}); what it said is above")
