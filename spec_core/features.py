@@ -195,7 +195,7 @@ class Extractor:
 
 
 def level_features(level: LevelView) -> Array:
-    """[B, len(LEVEL_FEATURES)] after a draft level; in plain numbers, which costs half of arrays."""
+    """[B, len(LEVEL_FEATURES)] after a draft level; plain numbers cost half of arrays."""
     pool, logs = [scores.tolist() for scores in level.pool], level.logs.float().cpu().numpy()
     each, depth = max(1, len(pool[-1][0]) // logs.shape[1]), level.depth
     made = []
