@@ -159,12 +159,12 @@ class TrimPolicy(Chosen):
 
 def level_vector(known: Array, level: LevelView) -> Array:
     """What a stop chooser reads: the features before the plan and those of the level."""
-    return np.hstack((known, feature.level_features(level)))
+    return np.concatenate((known, feature.level_features(level)), 1)
 
 
 def tree_vector(known: Array, tree: Tree) -> Array:
     """What a verify chooser reads: the features before the plan and those of the tree."""
-    return np.hstack((known, feature.tree_features(tree)))
+    return np.concatenate((known, feature.tree_features(tree)), 1)
 
 
 HEADS = {head.head: head for head in (MenuPolicy, StopPolicy, TrimPolicy)}
