@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from envs.prompts import spread
 from harness.machine import machine
 from spec_core import embedded
 
@@ -23,11 +24,7 @@ def save(name: str, content: dict) -> None:
 
 def pick(split: str, per_domain: int) -> list[dict]:
     """The first prompts of every domain, domains taking turns."""
-    by_domain: dict[str, list[dict]] = {}
-    for prompt in embedded.prompts(split):
-        by_domain.setdefault(prompt["domain"], []).append(prompt)
-    rows = zip(*(prompts[:per_domain] for prompts in by_domain.values()), strict=True)
-    return [prompt for row in rows for prompt in row]
+    return spread(embedded.prompts(split), per_domain)
 
 
 def ratio(numerator: list[float], denominator: list[float], draws: int = 2000) -> list[float]:

@@ -86,7 +86,7 @@ def policies() -> str:
         parts += [
             f"**T = {settings['temperature']:g}**, batch {settings['batch_size']}, "
             f"{settings['prompts']} test prompts of seven domains, {settings['max_new_tokens']} "
-            f"new tokens; the best static plan, tuned on dev, is {settings['static_plan']}.",
+            f"new tokens; the best static plan is {settings['static_plan']}.",
             "", markdown(content["summary"], content.get("oracle")),
             "", f"Source: {origin(content)}.", "",
         ]  # fmt: skip
