@@ -163,7 +163,7 @@ def replay() -> str:
         ("PPO, s to within 1 % of its plateau", f"{ppo['seconds']:.1f}", "60"),
         ("bytes per position", f"{content['bytes_per_position']:.0f}", "4096"),
     )
-    lines = ["| what | measured | asked |", "|---|---|---|"]
+    lines = ["| what | measured | aim |", "|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", f"Source: {origin(content)}."])
 
