@@ -52,7 +52,9 @@ def parser() -> Parser:
     add("--draft", metavar="DIR", help="folder or hub id of its draft; same vocabulary")
     add("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     add("--dtype", help="float32, bfloat16 or float16; default float32 on cpu, else bfloat16")
-    add("--backend", default="auto", choices=["auto", "fast", "hf"], help="default auto")
+    add(
+        "--backend", default="auto", choices=["auto", "compiled", "fast", "hf"], help="default auto"
+    )
     add("--trust-remote-code", action="store_true", help="let hub models run their own code")
     add = made.add_argument_group("text").add_argument
     add("--max-new-tokens", type=int, default=128, metavar="N", help="default 128")

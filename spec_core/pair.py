@@ -62,6 +62,8 @@ def load_pair(
     if dtype is not None and dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     kind = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else torch.bfloat16
+    if graphs == "static" and backend == "auto":
+        backend = "fast"  # whose buffers they are
     model = static(load_model(target, kind, where, backend, trust_remote_code), graphs)
     drafter = None
     if draft is not None:

@@ -64,7 +64,7 @@ def blur(module, amount: float, seed: int = 1, **sizes):
     return copy
 
 
-def load(module, backend: str = "fast", dtype: torch.dtype = torch.float32, **saving) -> Model:
+def load(module, backend: str = "auto", dtype: torch.dtype = torch.float32, **saving) -> Model:
     """The module behind a backend, through a checkpoint folder."""
     with TemporaryDirectory() as folder:
         module.save_pretrained(folder, **saving)
@@ -72,13 +72,13 @@ def load(module, backend: str = "fast", dtype: torch.dtype = torch.float32, **sa
 
 
 @cache
-def target(backend: str = "fast") -> Model:
+def target(backend: str = "auto") -> Model:
     """The target of the tests."""
     return load(build(), backend)
 
 
 @cache
-def drafter(kind: str, backend: str = "fast") -> ModelDrafter:
+def drafter(kind: str, backend: str = "auto") -> ModelDrafter:
     """`other`: hardly ever right; `same`: always; `near`: sometimes; `short`: small context."""
     if kind == "same":
         return ModelDrafter(target(backend))
@@ -90,7 +90,7 @@ def drafter(kind: str, backend: str = "fast") -> ModelDrafter:
     return ModelDrafter(load(modules[kind](), backend))
 
 
-def pair_of(kind: str, backend: str = "fast", **fields) -> Pair:
+def pair_of(kind: str, backend: str = "auto", **fields) -> Pair:
     """The target with one of the drafters."""
     return Pair(target(backend), drafter(kind, backend), **fields)
 

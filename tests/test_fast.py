@@ -1,4 +1,4 @@
-"""The fast backend gives the logits of transformers, in prefill and on trees."""
+"""The fast and the compiled backend give the logits of transformers, in prefill and on trees."""
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ CASES = {
     "qwen2": ("Qwen2", {}),
     "qwen2 windows": ("Qwen2", WINDOWS),
     "qwen3": ("Qwen3", {}),
+    "no whole panels": ("Qwen2", {"hidden_size": 40, "intermediate_size": 37, "head_dim": 40}),
 }
 TEXT = torch.randint(61, (1, 40), generator=torch.Generator().manual_seed(0))
 
@@ -40,11 +41,12 @@ def tree_logits(model, parents: list[int], tokens, text: list[int], chunk: int =
     return model.forward(tokens[None], base + seen.sum(1)[None] - 1, slots, view, cache, nodes)[0]
 
 
+@pytest.mark.parametrize("backend", ["fast", "compiled"])
 @pytest.mark.parametrize("case", CASES)
-def test_logits_are_those_of_transformers(case):
+def test_logits_are_those_of_transformers(case, backend):
     family, sizes = CASES[case]
     module = build(family, **sizes)
-    model, parents = load(module), random_parents(9, 3)
+    model, parents = load(module, backend), random_parents(9, 3)
     text, tokens = TEXT[0, :30], TEXT[0, 30:39]
     found = tree_logits(model, parents, tokens, text.tolist())
     seen = closure(parents)

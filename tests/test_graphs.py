@@ -29,6 +29,7 @@ from spec_core import clock as clocks
 from spec_core.drafters.lm import ModelDrafter, prefill
 from spec_core.graphs import QUERIES, CudaGraphs, Lease, Static, span_bucket, static
 from spec_core.models.base import ModelError, View
+from spec_core.models.compiled import CompiledModel
 from spec_core.models.fast import FastModel
 
 HOST_READS = ("_local_scalar_dense", "nonzero", "lift_fresh", "is_nonzero", "item", "equal")
@@ -115,7 +116,7 @@ def models(case: str) -> tuple[FastModel, Static]:
     sizes = {"sliding_window": 9} if case == "windows" else {}
     dtype = torch.bfloat16 if case == "bfloat16" else torch.float32
     module = build(families[case], max_position_embeddings=512, **sizes)
-    model = load(module, dtype=dtype)
+    model = load(module, "fast", dtype=dtype)
     assert isinstance(model, FastModel)
     return model, Static(model, Replayed(), smallest=16)
 
@@ -187,15 +188,19 @@ def test_logits_outlive_the_next_forward():
 
 def static_pair(kind: str) -> Pair:
     """One of the tests' pairs over fixed memory."""
-    recorded = Static(target(), Replayed(), smallest=16)
-    return Pair(recorded, ModelDrafter(Static(drafter(kind).model, Replayed(), smallest=16)))
+    recorded = Static(target("fast"), Replayed(), smallest=16)
+    return Pair(
+        recorded, ModelDrafter(Static(drafter(kind, "fast").model, Replayed(), smallest=16))
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["near", "same"])
 def test_texts_are_the_same(kind, temperature):
     options = {"max_new_tokens": 24, "seed": 3, "temperature": temperature}
-    right = SpeculativeDecoder(pair_of(kind), Fixed(AUTOREGRESSIVE)).generate(PROMPTS, **options)
+    right = SpeculativeDecoder(pair_of(kind, "fast"), Fixed(AUTOREGRESSIVE)).generate(
+        PROMPTS, **options
+    )
     pair = static_pair(kind)
     for policy in [*map(Fixed, [AUTOREGRESSIVE, *PLANS]), Mixed(PLANS, levels=True, trims=True)]:
         decoder = SpeculativeDecoder(pair, policy)
@@ -205,7 +210,7 @@ def test_texts_are_the_same(kind, temperature):
 
 
 def test_memory_serves_the_next_session_and_no_two_at_once():
-    fixed = Static(target(), smallest=16)
+    fixed = Static(target("fast"), smallest=16)
     first, second = fixed.new_cache(2, 20), fixed.new_cache(2, 20)
     assert first.arena is not second.arena and len(fixed.arenas) == 2
     arena, row = first.arena, first.rows(1, 2)
@@ -220,7 +225,7 @@ def test_memory_serves_the_next_session_and_no_two_at_once():
 
 
 def test_no_more_memory_is_kept_than_a_few_sessions_need():
-    fixed = Static(target(), smallest=16)
+    fixed = Static(target("fast"), smallest=16)
     for slots in range(20, 400, 30):
         fixed.new_cache(1, slots)
     assert len(fixed.arenas) <= 4
@@ -241,14 +246,14 @@ def test_sizes_are_few_and_not_much_larger_than_asked():
 
 
 def test_the_choice_is_made_at_load():
-    model = target()
+    model = target("fast")
     assert static(model) is model and static(model, "off") is model
     assert isinstance(static(model, "static"), Static)
     assert static(target("hf"), "static") is target("hf")
     with pytest.raises(ModelError, match="graphs must be"):
         static(model, "on")  # type: ignore[arg-type]
     pair, plain = load_pair(graphs="static"), load_pair()
-    assert isinstance(pair.target, Static) and isinstance(plain.target, FastModel)
+    assert isinstance(pair.target, Static) and isinstance(plain.target, CompiledModel)
     assert pair.eos == plain.eos and pair.target.config is not None
     texts = [
         SpeculativeDecoder(p).generate("def add(a, b):", max_new_tokens=20).text
@@ -341,7 +346,7 @@ class Stream:
 
 
 def test_marks_are_read_after_the_cycle(monkeypatch):
-    decoder = SpeculativeDecoder(pair_of("near"), Mixed([Plan(4, width=2)], levels=True))
+    decoder = SpeculativeDecoder(pair_of("near", "fast"), Mixed([Plan(4, width=2)], levels=True))
     session = decoder.open(PROMPTS, max_new_tokens=12)
     session.clock = stream = Stream()
     accept, seen = decoder.verifier.accept, []

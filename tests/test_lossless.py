@@ -14,7 +14,7 @@ from spec_core import AUTOREGRESSIVE, Fixed, Plan, SpeculativeDecoder, Template,
 from spec_core.sequence import Ending
 from spec_core.verifiers.coupled import Coupled
 
-BACKENDS = ["fast", "hf"]
+BACKENDS = ["compiled", "fast", "hf"]
 DRAFTERS = ["other", "near", "same"]
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
 IDS = ["a", "b", "c"]
@@ -61,7 +61,7 @@ def test_every_plan_gives_the_plain_text(backend, sampling, kind):
     pair, options = pair_of(kind, backend), SAMPLINGS[sampling]
     right = [plain(backend, sampling, i) for i in range(3)]
     for name, plan in PLANS.items():
-        coupled = backend == "fast" or name == "beam"
+        coupled = backend != "hf" or name == "beam"
         assert run(pair, Fixed(plan), coupled=coupled, **options).tokens == right, name
         if name in ("chain", "beam", "nothing passes"):
             alone = run(pair, Fixed(plan), PROMPTS[:1], coupled=False, **options)
@@ -84,7 +84,7 @@ def test_random_plans_give_the_plain_text(some, sampling, kind, switches, seed, 
     policy = Mixed(some, seed, levels, trims)
     options = SAMPLINGS[sampling]
     found = run(pair_of(kind), policy, PROMPTS[:batch], coupled=coupled, **options)
-    assert found.tokens == [plain("fast", sampling, i) for i in range(batch)]
+    assert found.tokens == [plain("auto", sampling, i) for i in range(batch)]
 
 
 @settings(max_examples=6)
@@ -93,7 +93,7 @@ def test_the_batch_does_not_matter(some, order, size):
     order = order[:size]
     options = {"temperature": 1.0, "ids": [IDS[i] for i in order]}
     found = run(pair_of("near"), Mixed(some), [PROMPTS[i] for i in order], **options)
-    assert found.tokens == [plain("fast", "hot", i) for i in order]
+    assert found.tokens == [plain("auto", "hot", i) for i in order]
 
 
 def test_paths_of_all_lengths_are_accepted():
@@ -138,7 +138,7 @@ def first(tokens: list[int], ends: frozenset[int]) -> list[int]:
 @pytest.mark.parametrize("kind", DRAFTERS)
 @pytest.mark.parametrize("sampling", ["greedy", "hot"])
 def test_a_text_ends_at_its_end_token(kind, sampling):
-    texts = [plain("fast", sampling, i) for i in range(3)]
+    texts = [plain("auto", sampling, i) for i in range(3)]
     for place in range(0, 16, 5):
         eos = frozenset({texts[0][place], texts[1][-1 - place]})
         right = [first(text, eos) for text in texts]
@@ -151,7 +151,7 @@ def test_a_text_ends_at_its_end_token(kind, sampling):
 
 @pytest.mark.parametrize("kind", DRAFTERS)
 def test_a_text_ends_at_its_stop_string(kind):
-    texts, letters = [plain("fast", "hot", i) for i in range(3)], Letters()
+    texts, letters = [plain("auto", "hot", i) for i in range(3)], Letters()
     pair = pair_of(kind, tokenizer=letters)
     for place in range(0, 14, 5):
         stop = letters.decode(texts[place % 3][place : place + 2])
@@ -168,7 +168,7 @@ def test_a_text_ends_at_its_stop_string(kind):
 def test_a_text_ends_at_its_length(kind):
     for new in (1, 2, 4, 7):
         found = run(pair_of(kind), Fixed(PLANS["beam"]), max_new_tokens=new)
-        assert found.tokens == [plain("fast", "greedy", i)[:new] for i in range(3)]
+        assert found.tokens == [plain("auto", "greedy", i)[:new] for i in range(3)]
         assert set(found.endings) == {Ending.LENGTH}
 
 

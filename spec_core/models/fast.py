@@ -6,6 +6,7 @@ dot products do not notice. In fp32 the norms' weights are folded into the matri
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,18 @@ from torch import Tensor
 
 from spec_core.models.base import ModelError, View
 from spec_core.models.cache import SlotCache
-from spec_core.models.linear import Linear, linear
+from spec_core.models.linear import linear
 from spec_core.models.weights import Weights
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def check(config: Any) -> None:
+    """Refuse what is not of the family."""
+    if config.model_type not in FAMILIES:
+        raise ModelError(f"{config.model_type!r} is not of the fast backend's families {FAMILIES}")
+    if config.hidden_act != "silu":
+        raise ModelError(f"activation {config.hidden_act!r} is not served by the fast backend")
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,10 @@ class Shape:
 class Layer:
     """One block's matrices; norms are None where they are folded into the matrix that follows."""
 
-    qkv: Linear
-    output: Linear
-    gate_up: Linear
-    down: Linear
+    qkv: Any  # a Linear, or what the reader's maker makes
+    output: Any
+    gate_up: Any
+    down: Any
     window: int | None
     norm: Tensor | None = None
     mlp_norm: Tensor | None = None
@@ -73,7 +82,7 @@ def _pairs(head_dim: int) -> Tensor:
     return torch.arange(head_dim).view(2, -1).t().reshape(-1)
 
 
-def _rotations(config: Any, shape: Shape, device: torch.device) -> Tensor:
+def rotations(config: Any, shape: Shape, device: torch.device) -> Tensor:
     """e^(i position frequency) for every position, [context, D/2] complex."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -90,7 +99,7 @@ def _rotations(config: Any, shape: Shape, device: torch.device) -> Tensor:
     return torch.polar(torch.full_like(angles, scale), angles).to(device)
 
 
-def _windows(config: Any) -> list[int | None]:
+def sliding_windows(config: Any) -> list[int | None]:
     """The sliding window of every layer, None where it sees everything."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
@@ -99,17 +108,15 @@ def _windows(config: Any) -> list[int | None]:
     return [window if kind == "sliding_attention" else None for kind in kinds]
 
 
-class _Reader:
+class Reader:
     """Checkpoint tensors to fused layers."""
 
-    def __init__(self, weights: Weights, shape: Shape) -> None:
-        self.weights, self.shape = weights, shape
+    def __init__(self, weights: Weights, shape: Shape, make: Callable = linear) -> None:
+        self.weights, self.shape, self.make = weights, shape, make
         self.fold = weights.dtype == torch.float32
         self.pairs = _pairs(shape.head_dim).to(weights.device)
 
-    def linear(
-        self, names: list[tuple[str, int]], width: int, norm: Tensor | None = None
-    ) -> Linear:
+    def linear(self, names: list[tuple[str, int]], width: int, norm: Tensor | None = None) -> Any:
         """Several projections stacked into one, the norm before them folded in."""
         matrices = [self._rotary(n, self.weights.take(f"{n}.weight", o, width)) for n, o in names]
         biases = [self.weights.optional(f"{n}.bias", o) for n, o in names]
@@ -121,7 +128,7 @@ class _Reader:
             ]
             bias = torch.cat(parts)
         matrix = torch.cat(matrices)
-        return linear(matrix if norm is None else self.folded(matrix, norm), bias)
+        return self.make(matrix if norm is None else self.folded(matrix, norm), bias)
 
     def folded(self, matrix: Tensor, norm: Tensor) -> Tensor:
         """The matrix behind a norm that divides by |x| alone: weight and sqrt(width) moved here."""
@@ -156,6 +163,15 @@ class _Reader:
             k_norm=self._head_norm(f"{attention}.k_norm.weight"),
         )
 
+    def head(self, embedding: Tensor, tied: bool) -> tuple[Any, Tensor | None]:
+        """The matrix to the logits, and the norm before it where it is not folded in."""
+        s = self.shape
+        norm = self.weights.take("model.norm.weight", s.hidden)
+        head = embedding if tied else self.weights.take("lm_head.weight", s.vocab, s.hidden)
+        return self.make(self.folded(head, norm) if self.fold else head, None), (
+            None if self.fold else norm
+        )
+
     def _head_norm(self, name: str) -> Tensor | None:
         norm = self.weights.optional(name, self.shape.head_dim)
         return None if norm is None else norm[self.pairs]
@@ -165,27 +181,17 @@ class FastModel:
     """A Llama-family model that scores trees over a slot cache."""
 
     def __init__(self, config: Any, weights: Weights) -> None:
-        if config.model_type not in FAMILIES:
-            raise ModelError(
-                f"{config.model_type!r} is not of the fast backend's families {FAMILIES}"
-            )
-        if config.hidden_act != "silu":
-            raise ModelError(f"activation {config.hidden_act!r} is not served by the fast backend")
+        check(config)
         self.shape = s = Shape.of(config)
         self.config, self.device, self.dtype = config, weights.device, weights.dtype
         self.vocab_size, self.max_context = s.vocab, s.context
-        self.rotations = _rotations(config, s, self.device)
-        reader = _Reader(weights, s)
+        self.rotations = rotations(config, s, self.device)
+        reader = Reader(weights, s)
         self.embedding = weights.take("model.embed_tokens.weight", s.vocab, s.hidden)
-        windows = _windows(config)
+        windows = sliding_windows(config)
         self.layers = [reader.layer(i, windows[i]) for i in range(s.layers)]
         self.windows = {w for w in windows if w is not None}
-        norm = weights.take("model.norm.weight", s.hidden)
-        head = self.embedding
-        if not config.tie_word_embeddings:
-            head = weights.take("lm_head.weight", s.vocab, s.hidden)
-        self.head = linear(reader.folded(head, norm) if reader.fold else head)
-        self.norm = None if reader.fold else norm
+        self.head, self.norm = reader.head(self.embedding, config.tie_word_embeddings)
         self.floor = torch.tensor((s.eps * s.hidden) ** 0.5, device=self.device)
 
     @classmethod

@@ -1,0 +1,147 @@
+"""The compiled backend: products, softmax and gates; the same bits whatever is computed beside."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import CPU, build, closure, load, random_parents
+from test_fast import CASES
+
+from spec_core.drafters.lm import prefill
+from spec_core.models import load as loading
+from spec_core.models.base import ModelError, View
+from spec_core.models.compiled import CompiledModel, gated, panels
+from spec_core.models.fast import FastModel
+from spec_core.models.tiles import compiled, product, soften, swish
+
+TEXT = torch.randint(61, (60,), generator=torch.Generator().manual_seed(5)).tolist()
+
+
+@compiled
+def softened(scores, count, scale):
+    """The sum; scores are changed in place."""
+    return soften(scores.ctypes.data, count, scale)
+
+
+@compiled
+def swished(gate, up):
+    """The gate is changed in place."""
+    swish(gate.ctypes.data, up.ctypes.data, len(gate))
+
+
+def times(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x W^T + b by panels."""
+    flat, rows = panels(weight, bias).numpy(), x.numpy()
+    out = np.empty((len(x), -(-len(weight) // 16) * 16), np.float32)
+    product(
+        rows.ctypes.data, x.shape[1], len(x), flat.ctypes.data, x.shape[1], out.shape[1] // 16,
+        out.ctypes.data, out.shape[1],
+    )  # fmt: skip
+    return torch.from_numpy(out[:, : len(weight)])
+
+
+@given(st.integers(1, 20), st.integers(1, 70), st.integers(1, 100), st.booleans())
+def test_a_product_is_the_product_and_its_rows_have_the_bits_they_have_alone(
+    rows, depth, outputs, biased
+):
+    x, weight = torch.randn(rows, depth), torch.randn(outputs, depth)
+    bias = torch.randn(outputs) if biased else None
+    found = times(x, weight, bias)
+    torch.testing.assert_close(found, torch.nn.functional.linear(x, weight, bias))
+    for row in range(rows):
+        assert torch.equal(times(x[row : row + 1].clone(), weight, bias)[0], found[row])
+
+
+@given(st.integers(1, 50), st.floats(0.05, 30))
+def test_softmax(count, spread):
+    scores = np.full(count + 16, -np.inf, np.float32)
+    scores[:count] = np.random.default_rng(count).normal(0, spread, count)
+    right = torch.from_numpy(scores.copy()).mul(0.5).softmax(0)
+    total = softened(scores, count, np.float32(0.5))
+    torch.testing.assert_close(torch.from_numpy(scores / total)[:count], right[:count])
+
+
+def test_gates_from_one_end_to_the_other():
+    gate = np.linspace(-300, 300, 320, dtype=np.float32)
+    up, given_ = np.linspace(2, -3, 320, dtype=np.float32), torch.from_numpy(gate.copy())
+    swished(gate, up)
+    right = torch.nn.functional.silu(given_) * torch.from_numpy(up)
+    torch.testing.assert_close(torch.from_numpy(gate), right, atol=1e-30, rtol=1e-5)
+
+
+def test_gate_and_up_share_no_panel():
+    both = torch.arange(20 * 3.0).view(20, 3)
+    found, bias = gated(both, torch.arange(20.0))
+    assert found.shape == (32, 3) and torch.equal(found[16:26], both[10:])
+    assert bias is not None and bias[10:16].eq(0).all() and bias[16] == 10
+
+
+def logits_of_path(model, path: list[int], fed: int, sizes: list[int]) -> torch.Tensor:
+    """The last token's logits, the text prefilled up to `fed` and then fed by some sizes."""
+    cache = model.new_cache(1, 100)
+    prefill(model, cache, 0, path[:fed], 0, 7)
+    turn = 0
+    while fed < len(path):
+        count = min(sizes[turn % len(sizes)], len(path) - fed)
+        turn += 1
+        slots = torch.arange(fed, fed + count)[None]
+        seen = torch.ones(1, count, count, dtype=torch.bool).tril()
+        view = View(torch.tensor([fed]), seen, span=fed + count)
+        tokens = torch.tensor([path[fed : fed + count]])
+        logits = model.forward(tokens, slots, slots, view, cache, 1)
+        fed += count
+    return logits[0, 0]
+
+
+@pytest.mark.parametrize("case", ["llama", "biases", "one key head", "mistral", "qwen3"])
+@settings(max_examples=12)
+@given(
+    st.integers(1, 14), st.integers(0, 99), st.integers(20, 40),
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+)  # fmt: skip
+@torch.no_grad()
+def test_a_node_of_a_tree_has_the_bits_of_plain_decoding(case, nodes, seed, length, sizes):
+    family, fields = CASES[case]
+    model, parents = load(build(family, **fields), "compiled"), random_parents(nodes, seed)
+    assert isinstance(model, CompiledModel)
+    cache, seen = model.new_cache(3, 100), closure(parents)
+    tokens = torch.randint(61, (3, nodes), generator=torch.Generator().manual_seed(seed))
+    lengths = torch.tensor([length, length - 5, 1 + length // 2])
+    for row, size in enumerate(lengths.tolist()):
+        prefill(model, cache.rows(row, row + 1), 0, TEXT[:size], 0, 11)
+    slots = lengths[:, None] + torch.arange(nodes)
+    positions = lengths[:, None] + seen.sum(1) - 1
+    view = View(lengths, seen[None], span=length + nodes)
+    found = model.forward(tokens, positions, slots, view, cache, nodes)
+    for row, size in enumerate(lengths.tolist()):
+        path = TEXT[:size] + tokens[row, seen[-1]].tolist()
+        assert torch.equal(found[row, -1], logits_of_path(model, path, size, sizes))
+
+
+def test_a_token_that_does_not_exist_is_refused():
+    model = load(build(), "compiled")
+    slots, view = torch.tensor([[0]]), View(torch.tensor([0]), torch.ones(1, 1, 1).bool(), 1)
+    for token, slot in ((61, 0), (-1, 0), (3, 50), (3, -1)):
+        places = slots + slot
+        with pytest.raises(IndexError, match="out of range"):
+            model.forward(torch.tensor([[token]]), slots, places, view, model.new_cache(1, 9), 1)
+
+
+def test_who_serves(monkeypatch):
+    module = build()
+    assert isinstance(load(module, "auto"), CompiledModel)
+    assert isinstance(load(module, "fast"), FastModel)
+    assert isinstance(load(module, "auto", torch.bfloat16), FastModel)
+    narrow = build(head_dim=4)
+    assert isinstance(load(narrow, "auto"), FastModel)
+    with pytest.raises(ModelError, match="multiples of 8"):
+        load(narrow, "compiled")
+    with pytest.raises(ModelError, match="float32 on the CPU"):
+        load(module, "compiled", torch.bfloat16)
+    monkeypatch.setattr(loading, "SMALL", 0)
+    assert isinstance(load(module, "auto"), FastModel) == (torch.get_num_threads() > 1)
+    monkeypatch.undo()
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    assert isinstance(load(module, "auto"), FastModel)
+    assert load(module, "auto").device == CPU
