@@ -271,6 +271,18 @@ def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
     return logits
 
 
+@compiled
+def _run(inputs, prefix, ancestors, placed, counts, arrays, widths, eps):  # type: ignore[no-untyped-def]
+    """`_forward` on plain tuples: those with names take long to hand over."""
+    span, keep, address, layer, row, slot = counts
+    keys, numbers = Keys(address, layer, row, slot), Numbers(*arrays)
+    sizes = Sizes(*widths, eps)
+    tokens, positions, slots = inputs
+    return _forward(
+        tokens, positions, slots, (prefix, ancestors, span), placed, keep, keys, numbers, sizes
+    )
+
+
 def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
     """W [out, in] and b as panels [out / 16, 1 + in, 16], flat; the first row holds the biases."""
     outputs, inputs = weight.shape
@@ -335,7 +347,7 @@ class CompiledModel:
         reader = Reader(weights, s, make=lambda weight, bias: (weight, bias))
         embedding = weights.take("model.embed_tokens.weight", s.vocab, s.hidden)
         windows = sliding_windows(config)
-        self.sizes = Sizes(
+        self.sizes = sizes = Sizes(
             s.hidden, s.heads, s.key_heads, s.head_dim,
             _padded((s.heads + 2 * s.key_heads) * s.head_dim), s.intermediate,
             _padded(s.intermediate), _padded(s.hidden), _padded(s.vocab), s.eps,
@@ -346,10 +358,11 @@ class CompiledModel:
         packer.put(packer.starts[-1, 0], reader.head(embedding, config.tie_word_embeddings)[0])
         norms = torch.stack(packer.norms) if packer.norms else torch.empty(s.layers, 2, 0)
         turns = torch.view_as_real(rotations(config, s, self.device)).flatten(1)
-        self.numbers = Numbers(
+        self.arrays = (
             embedding.contiguous().numpy(), turns.contiguous().numpy(), packer.flat.numpy(),
             packer.starts, np.array([window or 0 for window in windows]), norms.numpy(),
         )  # fmt: skip
+        self.widths, self.eps = tuple(sizes[:-1]), sizes.eps
 
     @classmethod
     def load(cls, path: Path, config: Any) -> CompiledModel:
@@ -368,12 +381,11 @@ class CompiledModel:
     ) -> Tensor:  # fmt: skip
         """Logits [B, keep, V] of the last `keep` queries; the queries' KV goes to `slots`."""
         batch, queries = tokens.shape
-        layer, row, slot = cache.data.stride()[:3]
-        seen = (_array(view.prefix), _array(view.ancestors), view.span)
-        logits = _forward(
-            _array(tokens), _array(positions), _array(slots), seen, cache.positions.numpy(),
-            min(keep, queries), Keys(cache.data.data_ptr(), layer, row, slot),
-            self.numbers, self.sizes,
+        data, inputs = cache.data, (_array(tokens), _array(positions), _array(slots))
+        counts = (view.span, min(keep, queries), data.data_ptr(), *data.stride()[:3])
+        logits = _run(
+            inputs, _array(view.prefix), _array(view.ancestors), cache.positions.numpy(), counts,
+            self.arrays, self.widths, self.eps,
         )  # fmt: skip
         return torch.from_numpy(logits).view(batch, -1, self.sizes.vocab)[..., : self.vocab_size]
 
