@@ -272,11 +272,11 @@ def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
 
 
 @compiled
-def _run(inputs, prefix, ancestors, placed, counts, arrays, widths, eps):  # type: ignore[no-untyped-def]
+def _run(inputs, prefix, ancestors, placed, counts, arrays, widths):  # type: ignore[no-untyped-def]
     """`_forward` on plain tuples: those with names take long to hand over."""
     span, keep, address, layer, row, slot = counts
     keys, numbers = Keys(address, layer, row, slot), Numbers(*arrays)
-    sizes = Sizes(*widths, eps)
+    sizes = Sizes(*widths)
     tokens, positions, slots = inputs
     return _forward(
         tokens, positions, slots, (prefix, ancestors, span), placed, keep, keys, numbers, sizes
@@ -347,7 +347,7 @@ class CompiledModel:
         reader = Reader(weights, s, make=lambda weight, bias: (weight, bias))
         embedding = weights.take("model.embed_tokens.weight", s.vocab, s.hidden)
         windows = sliding_windows(config)
-        self.sizes = sizes = Sizes(
+        self.sizes = Sizes(
             s.hidden, s.heads, s.key_heads, s.head_dim,
             _padded((s.heads + 2 * s.key_heads) * s.head_dim), s.intermediate,
             _padded(s.intermediate), _padded(s.hidden), _padded(s.vocab), s.eps,
@@ -362,7 +362,6 @@ class CompiledModel:
             embedding.contiguous().numpy(), turns.contiguous().numpy(), packer.flat.numpy(),
             packer.starts, np.array([window or 0 for window in windows]), norms.numpy(),
         )  # fmt: skip
-        self.widths, self.eps = tuple(sizes[:-1]), sizes.eps
 
     @classmethod
     def load(cls, path: Path, config: Any) -> CompiledModel:
@@ -385,7 +384,7 @@ class CompiledModel:
         counts = (view.span, min(keep, queries), data.data_ptr(), *data.stride()[:3])
         logits = _run(
             inputs, _array(view.prefix), _array(view.ancestors), cache.positions.numpy(), counts,
-            self.arrays, self.widths, self.eps,
+            self.arrays, tuple(self.sizes),
         )  # fmt: skip
         return torch.from_numpy(logits).view(batch, -1, self.sizes.vocab)[..., : self.vocab_size]
 
