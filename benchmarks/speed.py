@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict
 from time import perf_counter
+from typing import Any
 
 import torch
 from rich.progress import track
@@ -22,18 +23,20 @@ COMPARED = (  # the first one's speed over the second one's
     ("best plan", "transformers assisted"),
     ("best plan", "transformers prompt lookup"),
 )
+ALONE = "decoding alone"  # without the prefill
+DECODING = (("autoregressive", ALONE), ("best plan", ALONE))
 CONSTANT = {"num_assistant_tokens_schedule": "constant"}
-Contender = Callable[[dict], tuple[list[int], float]]  # prompt -> (tokens, seconds)
+Contender = Callable[[dict], tuple[list[int], float, float]]  # -> tokens, seconds, decoding alone
 
 
 def ours(decoder: SpeculativeDecoder, plan: Plan, new: int) -> Contender:
     """Our decoder under one plan; prefill counts, as it does in generate()."""
 
-    def run(prompt: dict) -> tuple[list[int], float]:
+    def run(prompt: dict) -> tuple[list[int], float, float]:
         decoder.policy = Fixed(plan)
         start = perf_counter()
         made = decoder.generate([prompt["prompt"]], ids=[prompt["id"]], max_new_tokens=new)
-        return made.tokens[0], perf_counter() - start
+        return made.tokens[0], perf_counter() - start, made.stats.seconds
 
     return run
 
@@ -49,11 +52,11 @@ def theirs(new: int, **options) -> Contender:
             embedded.draft_path(), dtype=torch.float32
         )
 
-    def run(prompt: dict) -> tuple[list[int], float]:
+    def run(prompt: dict) -> tuple[list[int], float, float]:
         inputs = tokenizer(prompt["prompt"], return_tensors="pt", return_token_type_ids=False)
         start = perf_counter()
         out = target.generate(**inputs, max_new_tokens=new, do_sample=False, **options)
-        return out[0, inputs["input_ids"].shape[1] :].tolist(), perf_counter() - start
+        return out[0, inputs["input_ids"].shape[1] :].tolist(), perf_counter() - start, 0.0
 
     return run
 
@@ -109,11 +112,13 @@ def main() -> None:
                 "domain": prompt["domain"],
                 "repeat": repeat,
                 "seconds": {},
+                "decoding": {},
             }
             texts = {}
             for name in shuffled.sample(list(contenders), len(contenders)):
-                tokens, seconds = contenders[name](prompt)
-                row["seconds"][name], texts[name] = seconds, tokens
+                texts[name], row["seconds"][name], alone = contenders[name](prompt)
+                if alone:
+                    row["decoding"][name] = alone
             row["new_tokens"] = len(texts["autoregressive"])
             assert texts["best plan"] == texts["autoregressive"], f"{prompt['id']}: texts differ"
             differ += any(t != texts["autoregressive"] for t in texts.values())
@@ -132,9 +137,11 @@ def summary(rows: list[dict]) -> dict:
         entry["tokens"] += row["new_tokens"]
         for name in names:
             entry[name] = entry.get(name, 0.0) + row["seconds"][name]
+        for name, seconds in row["decoding"].items():
+            entry[name, ALONE] = entry.get((name, ALONE), 0.0) + seconds
     entries = list(per_prompt.values())
 
-    def compare(slow: str, fast: str, of: list[dict]) -> list[float]:
+    def compare(slow: Any, fast: Any, of: list[dict]) -> list[float]:
         return ratio([e[slow] for e in of], [e[fast] for e in of])
 
     tokens = [e["tokens"] for e in entries]
@@ -143,7 +150,8 @@ def summary(rows: list[dict]) -> dict:
         by_domain.setdefault(entry["domain"], []).append(entry)
     return {
         "tokens_per_second": {n: ratio(tokens, [e[n] for e in entries]) for n in names},
-        "ratios": {f"{a} / {b}": compare(b, a, entries) for a, b in COMPARED},
+        "ratios": {f"{a} / {b}": compare(b, a, entries) for a, b in COMPARED}
+        | {f"best plan / autoregressive, {ALONE}": compare(*DECODING, entries)},
         "best plan / autoregressive by domain": {
             d: compare("autoregressive", "best plan", of) for d, of in by_domain.items()
         },

@@ -46,7 +46,8 @@ def speed() -> str:
     content = read("speed")
     lines = ["| what | ratio (95 % interval over prompts) |", "|---|---|"]
     lines += [f"| {name} | {interval(v)} |" for name, v in content["ratios"].items()]
-    lines += [""]
+    speeds = ", ".join(f"{name} {v[0]:.0f}" for name, v in content["tokens_per_second"].items())
+    lines += ["", f"Tokens/s, prefill included: {speeds}.", ""]
     lines += ["| domain | best plan / our autoregressive |", "|---|---|"]
     by_domain = content["best plan / autoregressive by domain"]
     lines += [f"| {name} | {interval(v)} |" for name, v in by_domain.items()]
