@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
@@ -17,22 +19,22 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks import prepare
+from benchmarks import prepare, tables
 from benchmarks.common import RESULTS, save
 from benchmarks.kept import live
-from benchmarks.together import BatchEnv, Together
 from envs.cost import Costs
 from envs.replay import ReplayVectorEnv
 from envs.trace import Trace
 from policies.learners import make_learner
-from spec_core import AUTOREGRESSIVE, Fixed, load_pair
+from spec_core import AUTOREGRESSIVE, Fixed, load_pair, load_policy
 from spec_core.learned import MenuPolicy
 
 LOADS = (1, 4, 16, 64)
-LEARNERS = ("full_information", "linucb", "ppo")
-ENVS = 256  # texts at once where plans are compared; a multiple of every load
-AR, STATIC = "autoregressive", "best static"
-Choose = Callable[[NDArray, int], NDArray]  # features [B, F], the load -> places in the menu [B]
+LEARNERS = ("full_information", "table", "ppo", "linucb")
+BATCHES = 256  # that learn at once; of all loads alike
+TEXTS = 256  # at once where plans are compared; a multiple of every load
+AR, STATIC, HINDSIGHT = "autoregressive", "best static", "best static in hindsight"
+Choose = Callable[[NDArray], NDArray]  # features [B, F] to places in the menu [B]
 
 
 def learned(name: str, env: Any, seconds: float) -> MenuPolicy:
@@ -44,19 +46,21 @@ def learned(name: str, env: Any, seconds: float) -> MenuPolicy:
 
 
 def replayed(
-    trace: Trace, costs: Costs, load: int, choose: Choose, free: bool, cycles: int
+    trace: Trace, costs: Costs, load: int, choose: Choose, cycles: int, free: bool = False,
+    together: bool = True,
 ) -> dict[str, float]:  # fmt: skip
     """Tokens per second of full batches, and the share of cycles that did not draft.
 
-    free: the policy reads nothing, so deciding costs nothing.
+    free: the policy reads nothing of the past, so deciding costs next to nothing.
     """
-    env = ReplayVectorEnv(trace, costs, max(ENVS // load, 1) * load, loads=(load,),
-                          learned=not free)  # fmt: skip
+    batches = max(TEXTS // load, 1)
+    env = ReplayVectorEnv(trace, costs, batches if together else batches * load, loads=(load,),
+                          learned=not free, together=together)  # fmt: skip
     features, _ = env.reset(seed=0)
     plain = trace.menu.plans.index(AUTOREGRESSIVE)
     tokens, seconds, silent = 0.0, 0.0, []
     for _ in range(cycles):
-        plans = choose(features, load)
+        plans = choose(features)
         features, _, _, _, info = env.step(plans)
         tokens, seconds = tokens + info["tokens"].sum(), seconds + info["seconds"].sum()
         silent.append((plans == plain).mean())
@@ -68,47 +72,55 @@ def replayed(
 
 def always(plan: int) -> Choose:
     """The same plan for everybody."""
-    return lambda features, load: np.full(len(features), plan)
+    return lambda features: np.full(len(features), plan)
 
 
 def policies(
-    names: list[str], trace: Trace, costs: Costs, worth: dict[int, float], seconds: float
-) -> tuple[dict[str, MenuPolicy], dict[str, Choose]]:  # fmt: skip
-    """Learners that decide by batch, and the first one again by text: to decode, and to price."""
-    loads = tuple(worth)
-    made, chooses = dict[str, MenuPolicy](), dict[str, Choose]()
+    names: list[str], trace: Trace, costs: Costs, loads: tuple[int, ...], seconds: float
+) -> dict[str, MenuPolicy]:
+    """Learners that decide by batch, and the first one again by text."""
+    made = dict[str, MenuPolicy]()
     for name in track(names, f"learning, {seconds:g} s each"):
-        rounds = max(1, 256 // sum(loads))
-        found = learned(name, BatchEnv(trace, costs, worth, rounds), seconds)
-        together = Together(found.chooser)
-        made[name], chooses[name] = MenuPolicy(found.menu, together), together.choose
+        env = ReplayVectorEnv(trace, costs, BATCHES, loads=loads, together=True)
+        made[name] = learned(name, env, seconds)
+    rounds = max(1, BATCHES // sum(loads))
     env = ReplayVectorEnv(trace, costs, rounds * sum(loads), loads=loads)
-    alone = f"{names[0]}, each text for itself"
-    made[alone] = learned(names[0], env, seconds)
-    chooses[alone] = lambda features, load: made[alone].chooser.choose(features)
-    return made, chooses
+    made[f"{names[0]}, each text for itself"] = learned(names[0], env, seconds)
+    return made
 
 
 def statics(trace: Trace, costs: Costs, load: int, cycles: int) -> dict[str, float]:
     """Tokens per second of every plan of the menu."""
-    made = (replayed(trace, costs, load, always(i), True, cycles) for i in range(len(trace.menu)))
+    plans = range(len(trace.menu))
+    made = (replayed(trace, costs, load, always(plan), cycles, free=True) for plan in plans)
     speeds = [figures["tokens_per_second"] for figures in made]
     return dict(zip(trace.menu.names, speeds, strict=True))
 
 
 def priced(
-    test: Trace, costs: Costs, best: dict[int, str], choosers: dict[str, Choose], cycles: int
+    test: Trace, costs: Costs, best: dict[int, str], made: dict[str, MenuPolicy], cycles: int
 ) -> dict[str, Any]:  # fmt: skip
-    """Every load: the plans, the best static one, and the learned policies, all on test."""
+    """Every load: the plans, the best static ones, and the learned policies, all on test."""
     found = {}
     for load, plan in track(best.items(), "pricing"):
-        plans = test.menu.names
-        here = {AR: (always(plans.index("ar")), True), STATIC: (always(plans.index(plan)), True)}
-        here |= {name: (choose, False) for name, choose in choosers.items()}
-        rows = {name: replayed(test, costs, load, *how, cycles) for name, how in here.items()}
         every = statics(test, costs, load, cycles)
+        fixed = {AR: "ar", STATIC: plan, HINDSIGHT: max(every, key=lambda name: every[name])}
+        rows = {
+            name: {"tokens_per_second": every[plan], "autoregressive_share": float(plan == "ar")}
+            for name, plan in fixed.items()
+        }
+        for name, policy in made.items():
+            how = {"free": not policy.lagged, "together": policy.together}
+            rows[name] = replayed(test, costs, load, policy.chooser.choose, cycles, **how)
         found[str(load)] = {"static_plan": plan, "policies": rows, "plans": every}
     return found
+
+
+def exported(policy: MenuPolicy) -> Any:
+    """The policy as it comes back from disk."""
+    with TemporaryDirectory() as folder:
+        policy.save(Path(folder))
+        return load_policy(Path(folder))
 
 
 def draw(content: dict, file: Any) -> None:
@@ -153,8 +165,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--loads", nargs="+", type=int, default=LOADS, metavar="B")
     add("--policies", nargs="+", default=LEARNERS, metavar="NAME", help="learners on replay")
     add("--seconds", type=float, default=20.0, help="of learning, each")
-    add("--cycles", type=int, default=200, help=f"per figure, of {ENVS} texts at once")
-    add("--live", nargs="*", type=int, default=(1, 16), metavar="B", help="loads of the live check")
+    add("--cycles", type=int, default=200, help=f"per figure, of {TEXTS} texts at once")
+    add("--live", nargs="*", type=int, default=(1, 16), metavar="B",
+        help="loads of the live check, of the first two policies")  # fmt: skip
     add("--repeats", type=int, default=3, help="of the live check")
     add("--new-tokens", type=int, default=64, help="of the live check")
     given = parser.parse_args(arguments)
@@ -164,7 +177,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure and write results/loads.json and loads.png."""
+    """Measure, write results/loads.json and loads.png, and say what was found."""
     given = options()
     torch.set_num_threads(given.threads)
     loads: tuple[int, ...] = tuple(sorted(set(given.loads)))
@@ -172,20 +185,20 @@ def main() -> None:
     costs = prepare.costs(given, [train, test], loads)
     speeds = {load: statics(train, costs, load, given.cycles) for load in track(loads, "plans")}
     best = {load: max(found, key=lambda name: found[name]) for load, found in speeds.items()}
-    worth = {load: speeds[load][plan] for load, plan in best.items()}
-    made, chooses = policies(given.policies, train, costs, worth, given.seconds)
-    found = priced(test, costs, best, chooses, given.cycles)
+    made = policies(given.policies, train, costs, loads, given.seconds)
+    found = priced(test, costs, best, made, given.cycles)
     compared = {}
     for load in given.live:
         plan = train.menu.plans[train.menu.names.index(best[load])]
         fixed = {AR: Fixed(AUTOREGRESSIVE), STATIC: Fixed(plan)}
-        compared[load] = {**fixed, given.policies[0]: made[given.policies[0]]}
+        compared[load] = fixed | {name: exported(made[name]) for name in given.policies[:2]}
     settings = prepare.origin(train, test, costs)
     settings |= {"seconds_of_learning": given.seconds, "new_tokens": given.new_tokens}
     content = {"settings": settings, "replay": found}
     content["live"] = live(load_pair(), compared, given.repeats, given.new_tokens)
     save("loads", content)
     draw(content, RESULTS / "loads.png")
+    print(tables.loads())
 
 
 if __name__ == "__main__":

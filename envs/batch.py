@@ -34,7 +34,6 @@ class Step:
     figures: NDArray[np.float64]  # [FIGURES, B] sums over the cycles of the step
     final: Array  # [B, F] the features at the ends of those that are over
     prompts: list[Prompt]  # of the texts in which the actions were taken
-    active: Mask  # whose next action makes a difference
     outcome: Outcome | None  # the cycle that the actions decided, once it is over
     entries: NDArray[np.int64]  # each environment's entry in it
 
@@ -94,7 +93,7 @@ class Engine:
         self.handed = not self.over.all()
         return Step(
             self.features, self.reward(tokens, seconds, counted, self.over), self.over, figures,
-            self.final, before, self.active, self.outcome, self.entries,
+            self.final, before, self.outcome, self.entries,
         )  # fmt: skip
 
     def _open(self) -> None:
@@ -152,7 +151,6 @@ class Engine:
         allowed = self.head.allowed(question, self.session)
         self.features, self.masks = np.empty_like(view), np.empty_like(allowed)
         self.features[self.envs], self.masks[self.envs] = view, allowed
-        self.active = self.masks.sum(1) > 1
         return None
 
     def _close(self, outcome: Outcome) -> None:

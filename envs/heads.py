@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from spec_core.doubt import ALWAYS, Doubt
 from spec_core.drafting import LevelView
 from spec_core.features import LEVEL_FEATURES, TREE_FEATURES
-from spec_core.learned import level_vector, tree_vector
+from spec_core.learned import fill_level, level_rows, tree_vector
 from spec_core.menu import DEFAULT_MENU, Menu, read_plan
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
@@ -34,7 +34,7 @@ class Head(Protocol):
     """One kind of decision; arrays are in the order of the session's rows."""
 
     name: str
-    levels: bool  # the cycle asks after each draft level
+    levels: bool | Doubt  # the cycle asks after each draft level, or after those in doubt
     trims: bool  # the cycle asks how much of a tree to verify
     per_cycle: bool  # an episode is one cycle, not one text
     choices: int
@@ -57,7 +57,8 @@ class MenuHead:
     """Action i: the i-th plan of the menu, once per cycle."""
 
     name = "menu"
-    levels = trims = per_cycle = False
+    levels: bool | Doubt = False
+    trims = per_cycle = False
     extra = 0
 
     def __init__(self, menu: Menu) -> None:
@@ -84,15 +85,16 @@ class MenuHead:
 
 
 class StopHead:
-    """After each level of one plan, action 1 stops drafting and 0 goes on."""
+    """After each level in doubt of one plan, action 1 stops drafting and 0 goes on."""
 
     name = "stop"
-    levels = per_cycle = True
+    per_cycle = True
     trims = False
     choices, extra = 2, len(LEVEL_FEATURES)
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, doubt: Doubt = ALWAYS) -> None:
+        self.plan, self.doubt = plan, doubt
+        self.levels: bool | Doubt = doubt
 
     def settled(self, question: Question) -> Answer | None:
         """The plan is always the same."""
@@ -101,25 +103,26 @@ class StopHead:
     def view(self, question: Question, known: Array) -> Array:
         """What is known after a level."""
         assert isinstance(question, LevelView)
-        return level_vector(known, question)
+        rows = level_rows(known)
+        fill_level(rows, question)
+        return rows
 
     def answer(self, actions: Actions) -> Answer:
         """Who stops."""
-        return torch.from_numpy(actions == 1)
+        return [action == 1 for action in actions.tolist()]
 
     def allowed(self, question: Question, session: Session) -> Mask:
-        """Stopping is a choice while there is something to expand and a level to come."""
+        """Stopping is a choice in doubt, while there is something to expand and a level to come."""
         assert isinstance(question, LevelView)
-        live = question.scores.isfinite().any(1).cpu().numpy()
-        more = np.array([plan.depth > question.depth for plan in session.plans])
-        return _if(live & more, 2)
+        return _if(np.array(question.asked), 2)
 
 
 class VerifyHead:
     """Action i: verify the i-th number of nodes of a drafted tree, the root included."""
 
     name = "verify"
-    levels = per_cycle = False
+    levels: bool | Doubt = False
+    per_cycle = False
     trims = True
     extra = len(TREE_FEATURES)
 
@@ -161,7 +164,7 @@ def unknown_head(name: str) -> ValueError:
 def make_head(
     name: str, pair: Pair, verifier: Verifier, temperature: float, max_nodes: int,
     menu: Menu | Sequence[Any] = DEFAULT_MENU, plan: Plan | str | None = None,
-    budgets: Sequence[int] | None = None,
+    budgets: Sequence[int] | None = None, doubt: Doubt | Sequence[float] = ALWAYS,
 ) -> Head:  # fmt: skip
     """The head of a name, checked against what can be run."""
     if name not in HEADS:
@@ -176,7 +179,7 @@ def make_head(
     plan = base_plan(name, plan)
     Menu((AUTOREGRESSIVE, plan)).check(max_nodes, vocabulary)
     if name == "stop":
-        return StopHead(plan)
+        return StopHead(plan, Doubt.of(doubt))
     if verifier.sampled and temperature > 0:
         raise ValueError("the verify head drops drawn nodes: take verifier=Coupled() (the default)")
     return VerifyHead(plan, node_counts(budgets))

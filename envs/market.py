@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.cost import Costs, Prices, price
-from envs.oracle import static
 from envs.trace import Trace
 
 Ints = NDArray[np.int64]
@@ -23,12 +22,25 @@ PRIOR = 100.0  # tokens that all texts together weigh in the pace of one
 
 
 class Batches:
-    """Environments in batches of the given loads, which take turns until all are placed."""
+    """Texts in batches: `loads` are the sizes that there are, `places` says which one each has."""
 
-    def __init__(self, loads: Sequence[int], num_envs: int) -> None:
-        if not loads or min(loads) < 1:
-            raise ValueError(f"loads are batch sizes from 1 on, not {list(loads)}")
-        rounds, left = divmod(num_envs, sum(loads))
+    def __init__(self, loads: Sequence[int], places: Sequence[int] | Ints) -> None:
+        self.sizes = np.array(loads)[places]
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.place = np.repeat(places, self.sizes)  # [B] which load
+        self.load = np.repeat(self.sizes, self.sizes).astype(np.float32)  # [B]
+
+    @classmethod
+    def turns(cls, loads: Sequence[int], count: int) -> Batches:
+        """So many batches; the loads take turns."""
+        _check(loads)
+        return cls(loads, np.arange(count) % len(loads))
+
+    @classmethod
+    def split(cls, loads: Sequence[int], texts: int) -> Batches:
+        """So many texts; the loads take turns until all are placed."""
+        _check(loads)
+        rounds, left = divmod(texts, sum(loads))
         places = list(range(len(loads))) * rounds
         for place, load in enumerate(loads):
             if left >= load:
@@ -36,13 +48,10 @@ class Batches:
                 left -= load
         if left:
             raise ValueError(
-                f"{num_envs} environments cannot be split into batches of {list(loads)}: "
+                f"{texts} environments cannot be split into batches of {list(loads)}: "
                 f"take a multiple of {sum(loads)}"
             )
-        self.sizes = np.array(loads)[places]
-        self.starts = np.cumsum(self.sizes) - self.sizes
-        self.place = np.repeat(places, self.sizes)  # [B] which load
-        self.load = np.repeat(self.sizes, self.sizes).astype(np.float32)  # [B]
+        return cls(loads, places)
 
     def most(self, values: NDArray) -> NDArray:
         """[batches] the largest of each batch's values [B]; of truths, whether any is."""
@@ -50,7 +59,17 @@ class Batches:
 
     def spread(self, values: NDArray) -> NDArray:
         """[B] what holds for the whole of each environment's batch, [batches]."""
-        return np.repeat(values, self.sizes)
+        return np.repeat(values, self.sizes, 0)
+
+    def means(self, values: NDArray) -> NDArray:
+        """[batches] the mean of each batch's values [B]."""
+        sums = np.add.reduceat(values, self.starts, dtype=np.float64)
+        return (sums.T / self.sizes).T
+
+
+def _check(loads: Sequence[int]) -> None:
+    if not loads or min(loads) < 1:
+        raise ValueError(f"loads are batch sizes from 1 on, not {list(loads)}")
 
 
 class Cycles(NamedTuple):
@@ -62,10 +81,18 @@ class Cycles(NamedTuple):
 
 
 class Market:
-    """What a batch's cycle costs under some loads (sequences decoded together)."""
+    """What a batch's cycle costs under some loads (sequences decoded together).
 
-    def __init__(self, trace: Trace, costs: Costs, loads: Sequence[int], learned: bool) -> None:
+    together: a plan is that of a whole batch; otherwise every text counts on the others of its
+    batch to do the same as it does.
+    """
+
+    def __init__(
+        self, trace: Trace, costs: Costs, loads: Sequence[int], learned: bool,
+        together: bool = False,
+    ) -> None:  # fmt: skip
         self.trace, self.loads, self.costs = trace, list(loads), costs
+        self.together = together
         bounds = np.array(costs.contexts)
         self.bucket = bounds.searchsorted(trace.lengths)
         prices: list[Prices] = [price(trace, costs, load) for load in self.loads]
@@ -93,14 +120,46 @@ class Market:
     def savings(self, at: Ints, texts: Ints, batches: Batches) -> Floats:
         """[B, M] seconds that every plan saves against the text's pace.
 
-        What a token is worth is what a text's tokens cost under the best static plan. The rest of
-        a batch does the same as its environment.
+        What a token is worth is what a text's tokens cost under the best static plan.
         """
-        place = batches.place[:, None]
-        verify = self.verify[place, self.bucket[at][:, None], self.nodes[at] - 1]
-        whole = self.draft[place[:, 0], at] + verify + self.decide[place]
+        place, draft = batches.place[:, None], self.draft[batches.place, at]
+        bucket, nodes = self.bucket[at][:, None], self.nodes[at]
+        if self.together:
+            draft, bucket, nodes = (
+                batches.spread(batches.most(values)) for values in (draft, bucket, nodes)
+            )
+        whole = draft + self.verify[place, bucket, nodes - 1] + self.decide[place]
         worth = self.paces[place[:, 0], texts][:, None]
         return self.trace.committed[at] * worth - whole / batches.load[:, None]
+
+    @cached_property
+    def statics(self) -> Floats:
+        """[loads, M, P] seconds of every text under every plan, its share of its batches'."""
+        plans = range(len(self.trace.menu))
+        return np.array([[self._static(i, m) for m in plans] for i in range(len(self.loads))])
+
+    def _static(self, place: int, plan: int) -> Floats:
+        """[P]; who else is in the batch is drawn from all of the plan's cycles."""
+        trace, load = self.trace, self.loads[place]
+        found, size = trace.visited(plan), load if self.together else 1
+        drawn = np.random.default_rng(0).integers(len(found), size=(len(found), size))
+        drawn[:, 0] = np.arange(len(found))
+        none, plans = np.zeros(drawn.size, np.int64), np.full(drawn.size, plan)
+        batches = Batches([size] * len(self.loads), np.full(len(found), place))
+        seconds = self.seconds(found[drawn].reshape(-1), Cycles(plans, plans, none), batches)
+        share = seconds[::size] * (size / load)
+        return np.bincount(trace.text[found], share, len(trace.texts)).astype(np.float64)
+
+    @cached_property
+    def best(self) -> Ints:
+        """[loads] the best static plans."""
+        return self.statics.sum(2).argmin(1)
+
+    @cached_property
+    def usual(self) -> Floats:
+        """[loads] seconds of a text's share of a cycle under each load's best static plan."""
+        cycles = [len(self.trace.visited(plan)) for plan in self.best]
+        return self.statics.sum(2).min(1) / cycles
 
     @cached_property
     def paces(self) -> Floats:
@@ -108,11 +167,7 @@ class Market:
 
         The luck of a short text would be learned with it, so it is drawn towards that of all.
         """
-        trace, rows = self.trace, []
-        for i, load in enumerate(self.loads):
-            verify = self.verify[i, self.bucket[:, None], self.nodes - 1]
-            plans = static(trace, (self.draft[i] + verify + self.decide[i]) / load)
-            seconds, tokens = plans.seconds[:, plans.pooled], plans.tokens
-            common = seconds.sum() / tokens.sum()
-            rows.append((seconds + PRIOR * common) / (tokens + PRIOR))
-        return np.stack(rows)
+        seconds = self.statics[np.arange(len(self.loads)), self.best]
+        tokens = self.trace.count
+        common = seconds.sum(1, keepdims=True) / tokens.sum()
+        return (seconds + PRIOR * common) / (tokens + PRIOR)

@@ -12,14 +12,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from envs.books import told
 from envs.cost import Costs
 from envs.market import Batches, Market
 from envs.replay_heads import make_head
 from envs.replayed import Replay, Step
 from envs.rewards import Reward, make_reward
 from envs.shell import SAME_STEP, Columns, Several, Shell, Single
+from envs.together import Together
 from envs.trace import Trace
+from spec_core.doubt import ALWAYS, Doubt
 from spec_core.menu import Menu
 from spec_core.plan import Plan
 
@@ -32,8 +33,9 @@ def make_replay(
     menu: Menu | Sequence[Any] | None = None, head: str = "menu",
     reward: str | Reward = "tokens_per_second", plan: Plan | str | None = None,
     budgets: Sequence[int] | None = None, loads: Sequence[int] = (1,), seed: int = 0,
-    noise: bool = False, learned: bool = True,
-) -> Replay:  # fmt: skip
+    noise: bool = False, learned: bool = True, together: bool = False,
+    doubt: Doubt | Sequence[float] = ALWAYS,
+) -> Replay | Together:  # fmt: skip
     """The engine of a replay environment; see `ReplayEnv` for the options."""
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, not {num_envs}")
@@ -42,32 +44,35 @@ def make_replay(
     if menu is not None and head == "menu":
         menu = menu if isinstance(menu, Menu) else Menu.of(menu)
         trace = trace if trace.menu == menu else trace.with_menu(menu)
-    batches = Batches(loads, num_envs)
-    decides = make_head(head, trace, batches, costs.early, plan, budgets)
-    market = Market(decides.trace, costs, loads, learned)
-    paid = make_reward(reward, num_envs, decides.per_cycle)
-    return Replay(decides, market, batches, paid, seed, costs.spread if noise else 0.0)
+    batches = (Batches.turns if together else Batches.split)(loads, num_envs)
+    decides = make_head(head, trace, batches, costs.early, plan, budgets, doubt)
+    market = Market(decides.trace, costs, loads, learned, together)
+    paid = make_reward(reward, len(batches.load), decides.per_cycle, loads=batches.place)
+    engine = Replay(decides, market, batches, paid, seed, costs.spread if noise else 0.0)
+    return Together(engine, batches) if together else engine
 
 
 class Replayed(Shell):
     """What the single and the vector environment share beside a shell."""
 
-    engine: Replay
+    engine: Replay | Together
     projections = 0  # the target's hidden states are not recorded
 
     def _columns(self, step: Step) -> Columns:
-        return told(step.figures) | self._texts(step.texts)
+        return self.told(step.figures) | self._texts(step.texts)
 
     def _first(self) -> Columns:
         return self._texts(self.engine.texts)
 
     def _texts(self, texts: NDArray) -> Columns:
-        names = self.engine.names[texts]
-        active = self.engine.masks.sum(1) > 1
-        return {"prompt_id": names[:, 0], "domain": names[:, 1], "active": active}
+        active = {"active": self.engine.masks.sum(1) > 1}
+        return active | self.named(*self.engine.names[texts].T)
 
     def savings(self) -> NDArray:
-        """[B, plans] seconds that every plan saves over the best static one, to the texts' ends."""
+        """[B, plans] seconds that every plan saves over the best static one, to the texts' ends.
+
+        Together: of a whole batch, in usual cycles of its load.
+        """
         return self.engine.savings()
 
 
@@ -75,9 +80,10 @@ class ReplayEnv(Replayed, Single):
     """One recorded text at a time; a step is a cycle, or a draft level with head="stop".
 
     trace, costs: objects, or where `envs.record` and `envs.calibrate` wrote them. menu: other
-    plans than the recorded ones; head, plan, budgets: what is decided, as live; all plans as far as
-    the recorded candidates serve them. reward: a name, or an object of envs.rewards. loads: sizes
-    of the batches that environments are in (vector environments only, but for the first). noise:
+    plans than the recorded ones; head, plan, budgets, doubt: what is decided, as live; all plans as
+    far as the recorded candidates serve them. reward: a name, or an object of envs.rewards. loads:
+    sizes of the batches that environments are in (vector environments only, but for the first).
+    together: an environment is a whole batch, and one decision is taken for all of it. noise:
     seconds vary as the measured ones did. learned: a learned policy's own seconds are charged, for
     every decision. seed: of the order of the texts.
     """

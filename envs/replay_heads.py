@@ -18,6 +18,7 @@ from envs.heads import HEADS, base_plan, node_counts, unknown_head
 from envs.market import Batches, Cycles, Ints
 from envs.shapes import nested
 from envs.trace import Trace
+from spec_core.doubt import ALWAYS, Doubt
 from spec_core.features import LEVEL_FEATURES, TREE_FEATURES, Array
 from spec_core.menu import Menu, plan_name
 from spec_core.plan import AUTOREGRESSIVE, Plan
@@ -93,40 +94,57 @@ class MenuHead:
 
 
 class StopHead:
-    """After each level of one plan, action 1 stops drafting and 0 goes on."""
+    """After each level in doubt of one plan, action 1 stops drafting and 0 goes on."""
 
     name, per_cycle, choices, extra = "stop", True, 2, len(LEVEL_FEATURES)
 
-    def __init__(self, trace: Trace, batches: Batches, plan: Plan, early: bool) -> None:
-        self.plan, self.batches, self.levels = plan, batches, trace.levels(plan)
+    def __init__(self, trace: Trace, batches: Batches, plan: Plan, doubt: Doubt = ALWAYS) -> None:
+        self.plan, self.doubt, self.batches = plan, doubt, batches
+        self.levels = trace.levels(plan)
+        best = self.levels[:, :, 1] * 4
+        self.asks, self.stops = doubt.asks(best), doubt.stops(best)  # [N, depth]
         depths = [plan.within(depth, plan.budget) for depth in range(1, plan.depth + 1)]
         self.trace = trace.with_menu(Menu((AUTOREGRESSIVE, *depths)))
         self.fits = np.clip(trace.rooms, 0, plan.depth)
-        self.reach = (self.levels[:, :, 3] > 0).sum(1)  # levels that have candidates
-        self.ends_dead = bool(plan.threshold) and early  # where nobody has candidates any more
-        single = plan.width == 1 and plan.children in (0, 1)
-        self.alone = (batches.load == 1) & early & single  # a lone chain looks before it asks
-        self.at, self.level, self.own, self.deepest, self.end, self.asked = np.zeros(
-            (6, len(batches.load)), np.int64
+        reach = (self.levels[:, :, 3] > 0).sum(1)  # levels that have candidates
+        self.last = np.minimum(reach, self.fits - 1)  # the last level that another may follow
+        self.at, self.level, self.own, self.end, self.asked = np.zeros(
+            (5, len(batches.load)), np.int64
         )  # own: after which level each has stopped; end: after which the batch has
 
     def begin(self, at: Ints, rows: Mask) -> Mask:
-        """Where there is a level to come."""
-        self.at, batches = at.copy(), self.batches
-        self.level[rows], self.own[rows], self.asked[rows] = 1, NEVER, 0
-        self.deepest[rows] = batches.spread(batches.most(self.fits[at]))[rows]
-        return rows & ~self._over()
+        """Where some level is in doubt."""
+        self.at = at.copy()
+        self.level[rows], self.own[rows], self.asked[rows] = 0, NEVER, 0
+        return rows & ~self._run(rows)
 
-    def _over(self) -> Mask:
-        """Whose draft is over before it is asked at this level."""
-        chain = self.alone & (self.fits[self.at] < self.plan.budget)
-        over = (self.level >= self.deepest) | (chain & ~self._alive())
-        self.end[over] = np.minimum(self.level, self.deepest)[over]
+    def _run(self, going: Mask) -> Mask:
+        """Draft whole batches on to their next questions; whose cycles end before."""
+        over = np.zeros_like(going)
+        while going.any():
+            ended = going & ~self._any(self._growing())
+            self.end[ended] = self.level[ended]
+            over, going = over | ended, going & ~ended
+            self.level[going] += 1
+            going = going & ~self._any(self._doubtful())
+            self._stop(going)
         return over
 
-    def _alive(self) -> Mask:
-        """Who has candidates at this level."""
-        return self.level <= np.minimum(self.reach[self.at], self.own)
+    def _any(self, truths: Mask) -> Mask:
+        return self.batches.spread(self.batches.most(truths))
+
+    def _growing(self) -> Mask:
+        """Who has candidates at this level, and a level to come."""
+        return (self.level <= self.last[self.at]) & (self.level < self.own)
+
+    def _doubtful(self) -> Mask:
+        return self._growing() & self.asks[self.at, self.level - 1]
+
+    def _stop(self, rows: Mask, said: Mask | bool = False) -> None:
+        """Note who stops: in doubt those who said so, elsewhere those who are told to."""
+        place = self.at, self.level - 1
+        stops = np.where(self.asks[place], said, self.stops[place])
+        self.own = np.where(rows & stops & self._growing(), self.level, self.own)
 
     def view(self, known: Array) -> Array:
         """What is known after a level; who has stopped has no candidates."""
@@ -138,20 +156,15 @@ class StopHead:
         return np.hstack((known, seen))
 
     def allowed(self) -> Mask:
-        """Stopping is a choice while there is something to expand and a level to come."""
-        return _if(self._alive() & (self.fits[self.at] > self.level), 2)
+        """Stopping is a choice in doubt, while there is something to expand and a level to come."""
+        return _if(self._doubtful(), 2)
 
     def answer(self, actions: Ints) -> Mask:
-        """Batches go on to the next level unless everybody has stopped, or has nothing."""
+        """Batches go on to the next question unless nobody drafts on before."""
         self.asked += 1
-        self.own = np.where((actions == 1) & (self.own == NEVER), self.level, self.own)
-        going = self.batches.most(self.own == NEVER)
-        if self.ends_dead:
-            going = going & self.batches.most(self._alive())
-        over = ~self.batches.spread(going)
-        self.end[over] = self.level[over]
-        self.level[~over] += 1
-        return over | self._over()
+        every = np.ones(len(actions), bool)
+        self._stop(every, actions == 1)
+        return self._run(every)
 
     def savings(self, saved: NDArray, ask: NDArray) -> NDArray:
         """One more level, which is the last, against none."""
@@ -215,7 +228,7 @@ def _if(active: Mask, choices: int) -> Mask:
 
 def make_head(
     name: str, trace: Trace, batches: Batches, early: bool, plan: Plan | str | None = None,
-    budgets: Sequence[int] | None = None,
+    budgets: Sequence[int] | None = None, doubt: Doubt | Sequence[float] = ALWAYS,
 ) -> Any:  # fmt: skip
     """The head of a name, checked against what was recorded; early: a draft may end so."""
     if name not in HEADS:
@@ -230,5 +243,5 @@ def make_head(
         )
     Menu((AUTOREGRESSIVE, plan)).check(trace.meta.max_nodes, NEVER)
     if name == "stop":
-        return StopHead(trace, batches, plan, early)
+        return StopHead(trace, batches, plan, Doubt.of(doubt))
     return VerifyHead(trace, batches, plan, node_counts(budgets), early)

@@ -115,8 +115,8 @@ class Replay:
             self._close(done)
             if self.taken - passed > 2 * (self.num_envs + len(self.trace.texts)):
                 raise ValueError(
-                    "whole texts go by without a decision: take a recording of longer texts, or "
-                    "lower the plan's threshold"
+                    "whole texts go by without a decision: take a recording of longer texts, "
+                    "lower the plan's threshold, or widen doubt"
                 )
             done = done & ~self.head.begin(self.at, done)
         rows = np.arange(self.num_envs)

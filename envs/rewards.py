@@ -86,33 +86,48 @@ class TokensPerSecond:
     that is most of it, and for good if `prior` is infinite. The mean is the tokens per second.
     constant=False drops the 1, for episodes that are one cycle: there it would only pay for more
     steps. Those say nothing of texts, and the pace is lambda.
+    loads: [num_envs] which load each text is decoded under. Each load has its own rate: one for all
+    would call every cycle at a low load slow. The factor is their mean, so that all count alike.
     """
 
     def __init__(
         self, num_envs: int, constant: bool = True, start_rate: float | None = None,
-        horizon: float = HORIZON, prior: float = PACE,
+        horizon: float = HORIZON, prior: float = PACE, loads: NDArray[np.int64] | None = None,
     ) -> None:  # fmt: skip
         assert prior > 0, f"a text's pace begins with some tokens at the common rate, not {prior}"
-        self.constant, self.rate, self.prior = constant, Rate(horizon, start_rate), prior
+        self.loads = np.zeros(num_envs, np.int64) if loads is None else loads
+        self.rates = [Rate(horizon, start_rate) for _ in range(self.loads.max() + 1)]
+        self.constant, self.prior = constant, prior
         self.tokens, self.seconds = np.zeros(num_envs), np.zeros(num_envs)
 
     def __call__(self, tokens: Floats, seconds: Floats, counted: Mask, over: Mask) -> Floats:
         """Rewards [B]; this step is in lambda already, but not in the paces."""
-        self.rate.add(tokens[counted], seconds[counted])
-        rate, mean = self.rate.value, self.rate.mean_seconds
-        if not mean:
-            return np.zeros(len(tokens))
-        worth = self._worth(rate)
-        made = rate * ((tokens * worth - seconds) / mean + self.constant)
+        for load, rate in enumerate(self.rates):
+            mine = counted & (self.loads == load)
+            rate.add(tokens[mine], seconds[mine])
+        counted = counted & (self.mean_seconds > 0)[self.loads]
+        mean = np.where(counted, self.mean_seconds[self.loads], 1.0)
+        made = (tokens * self._worth() - seconds) / mean + self.constant
         self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
         self.tokens[over] = self.seconds[over] = 0.0
-        return np.where(counted, made, 0.0)
+        return np.where(counted, self.values.mean() * made, 0.0)
 
-    def _worth(self, rate: float) -> Floats:
-        """Seconds per token of every text, [B]."""
+    @property
+    def values(self) -> Floats:
+        """lambda of each load."""
+        return np.array([rate.value for rate in self.rates])
+
+    @property
+    def mean_seconds(self) -> Floats:
+        """Seconds per step of each load."""
+        return np.array([rate.mean_seconds for rate in self.rates])
+
+    def _worth(self) -> Floats:
+        """Seconds per token of every text, [B]; nothing where nothing is known."""
+        common = ratio(np.ones(len(self.rates)), self.values)[self.loads]
         if not self.constant or np.isinf(self.prior):
-            return np.full(len(self.tokens), 1 / rate)
-        return (self.seconds + self.prior / rate) / (self.tokens + self.prior)
+            return common
+        return (self.seconds + self.prior * common) / (self.tokens + self.prior)
 
     def begin(self) -> None:
         """Forget the paces of the texts that were not finished."""
@@ -121,11 +136,12 @@ class TokensPerSecond:
     def state(self) -> dict[str, Any]:
         """The running sums, and those of the texts under way."""
         paces = {"text_tokens": self.tokens.tolist(), "text_seconds": self.seconds.tolist()}
-        return {**self.rate.state(), **paces}
+        return {"rates": [rate.state() for rate in self.rates], **paces}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take the sums from `state`."""
-        self.rate.restore(state)
+        for rate, kept in zip(self.rates, state["rates"], strict=True):
+            rate.restore(kept)
         self.tokens, self.seconds = np.array(state["text_tokens"]), np.array(state["text_seconds"])
 
 
@@ -186,13 +202,17 @@ REWARDS = ("tokens_per_second", "telescoped", "cycle_rate")
 
 
 def make_reward(
-    name: str | Reward, num_envs: int, per_cycle: bool = False, start_rate: float | None = None
-) -> Reward:
-    """A reward by its name; an object is handed through. per_cycle: an episode is one cycle."""
+    name: str | Reward, num_envs: int, per_cycle: bool = False, start_rate: float | None = None,
+    loads: NDArray[np.int64] | None = None,
+) -> Reward:  # fmt: skip
+    """A reward by its name; an object is handed through.
+
+    per_cycle: an episode is one cycle; loads: which load each environment is under.
+    """
     if not isinstance(name, str):
         return name
     if name == "tokens_per_second":
-        return TokensPerSecond(num_envs, constant=not per_cycle, start_rate=start_rate)
+        return TokensPerSecond(num_envs, not per_cycle, start_rate, loads=loads)
     if name == "telescoped":
         return Telescoped(num_envs)
     if name == "cycle_rate":

@@ -6,6 +6,7 @@ the batch of one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -15,8 +16,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from envs import books
+from envs.together import Together
+
 Features = NDArray[np.float32]
-Columns = dict[str, NDArray]
+Columns = dict[str, NDArray[Any]]
 SAME_STEP: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
 
@@ -27,13 +31,23 @@ class Shell:
 
     def _begin(self, engine: Any) -> None:
         self.engine, head = engine, engine.head
+        self.together = isinstance(engine, Together)
         self.head = head.name  # what is decided, as learners ask for it
-        self.menu, self.plan, self.budgets = (
-            getattr(head, part, None) for part in ("menu", "plan", "budgets")
+        self.menu, self.plan, self.budgets, self.doubt = (
+            getattr(head, part, None) for part in ("menu", "plan", "budgets", "doubt")
         )
         self.one_observation = spaces.Box(-np.inf, np.inf, (engine.size,), np.float32)
         self.one_action = spaces.Discrete(head.choices)
         self._face()
+
+    def told(self, figures: NDArray[np.float64]) -> Columns:
+        """The columns of figures; those of whole batches are means."""
+        return books.told(figures, whole=not self.together)
+
+    def named(self, ids: Sequence[str], domains: Sequence[str]) -> Columns:
+        """The columns that name prompts; whole batches have none."""
+        names = {"prompt_id": ids, "domain": domains}
+        return {} if self.together else {k: np.array(v, object) for k, v in names.items()}
 
     def _face(self) -> None:
         """The spaces as Gymnasium wants them."""

@@ -113,6 +113,15 @@ class Trace:
         stops = self.told_at[positions] + self.shapes["accepted"][positions, plans]
         return Facts(*numbers.T, *self.told[stops].T)
 
+    def visited(self, plan: int) -> NDArray:
+        """Where cycles begin, in all texts, under one plan."""
+        at, ends, found = self.first[:-1], self.first[1:], []
+        while len(at):
+            found.append(at)
+            at = at + self.committed[at, plan]
+            at, ends = at[at < ends], ends[at < ends]
+        return np.concatenate(found)
+
     def with_menu(self, menu: Menu) -> Trace:
         """The same recording under other plans, as far as its candidates serve them."""
         recorded = [(pool["scores"], pool["parents"], pool["hits"]) for pool in self.pools]

@@ -31,13 +31,21 @@ def _live(config: Any, bench: Bench, head: str) -> Any:
 
     work = bench.workload
     return SpecDecodeVectorEnv(
-        bench.pair, build.make_prompts(config, "train"), num_envs=work.batch_size,
+        bench.pair, build.make_prompts(config, "train"), **_batch(config, work.batch_size),
         menu=build.make_menu(config, bench), head=head, reward=config.reward.name,
         temperature=work.temperature, top_k=work.top_k, top_p=work.top_p,
         max_new_tokens=work.max_new_tokens, seed=work.seed, plan=read_name(config.env.plan),
         budgets=list(config.env.budgets), max_nodes=work.max_nodes,
         projections=config.env.projections, verifier=bench.decoder.verifier,
+        doubt=list(config.env.doubt),
     )  # fmt: skip
+
+
+def _batch(config: Any, size: int) -> dict[str, Any]:
+    """An environment for each text of the batch, or one for all of it."""
+    if config.env.together:
+        return {"num_envs": 1, "loads": [size], "together": True}
+    return {"num_envs": size}
 
 
 def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
@@ -58,5 +66,5 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
     return ReplayVectorEnv(
         trace, costs, num_envs=config.num_envs, loads=loads, seed=config.seed, menu=menu,
         head=head, plan=read_name(config.env.plan), budgets=list(config.env.budgets),
-        reward=config.reward.name,
+        reward=config.reward.name, doubt=list(config.env.doubt), together=config.env.together,
     )  # fmt: skip

@@ -1,16 +1,18 @@
 """Drafting: a token source and a growth become trees. One loop for every plan.
 
-No host reads on a GPU; on the CPU, where they are free, a draft that nobody needs ends early.
+No host reads on a GPU, unless levels are asked about; on the CPU, where they are free, a draft
+that nobody needs ends early.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from spec_core.doubt import ALWAYS, Doubt
 from spec_core.drafters.base import Candidates, DraftState, Frontier
 from spec_core.growth import Growth, Level
 from spec_core.noise import DRAFT, gumbel
@@ -67,6 +69,9 @@ class Drawer:
         return Candidates(tokens, scores.gather(-1, tokens))
 
 
+Scores = list[list[float]]  # of a level's candidates, by sequence
+
+
 @dataclass(frozen=True)
 class LevelView:
     """What a policy that is asked after each draft level may see."""
@@ -76,6 +81,8 @@ class LevelView:
     width: int
     pool: list[Tensor]  # scores of all levels so far, the root first
     logs: Tensor  # [B, width, V] log probabilities that this level's candidates were taken from
+    numbers: list[Scores] = field(default_factory=list)  # the pool, on the host
+    asked: list[bool] = field(default_factory=list)  # [B] whose answers count
 
     @property
     def entropy(self) -> Tensor:
@@ -83,42 +90,53 @@ class LevelView:
         return -(self.logs.exp() * self.logs).nan_to_num(0.0).sum(-1)
 
 
-# Asks with a LevelView after each level where asked to, wants a mask [B] of who stops; a Tree ends.
-Drafting = Generator[LevelView, Tensor, Tree]
+# Asks with a LevelView after levels in doubt, wants a mask [B] of who stops; a Tree ends.
+Stops = Tensor | list[bool]
+Drafting = Generator[LevelView, Stops, Tree]
 
 
 def draft(
     state: DraftState, texts: list[list[int]], growth: Growth, rank: Ranker | Drawer, roots: Tensor,
-    ask: bool = False,
+    ask: bool | Doubt = False,
 ) -> Drafting:  # fmt: skip
-    """Grow one tree per text; roots: [B, 1], the last token of each."""
+    """Grow one tree per text; roots: [B, 1], the last token of each. ask: after which levels."""
+    doubt = ALWAYS if ask is True else ask or None
     rank.count = growth.levels[0].children
     candidates = state.start(texts, rank)
-    unconditional = growth.thresholds is None and not ask
+    unconditional = growth.thresholds is None and doubt is None
     host = len(roots) == 1 and roots.device.type == "cpu" and isinstance(rank, Ranker)
     if growth.chain and (unconditional or host):
-        return (yield from _chain(state, candidates, growth, rank, roots, ask))
+        return (yield from _chain(state, candidates, growth, rank, roots, doubt))
     grower = _Grower if growth.best is None else _BestFirst
-    return (yield from grower(state, growth, rank, roots).grow(candidates, ask))
+    return (yield from grower(state, growth, rank, roots).grow(candidates, doubt))
 
 
 def _chain(
     state: DraftState, found: Candidates, growth: Growth, rank: Ranker | Drawer, roots: Tensor,
-    ask: bool,
+    doubt: Doubt | None,
 ) -> Drafting:  # fmt: skip
     """The general case where every level has one candidate: no selection, no padding."""
-    levels, least = len(growth.levels), growth.thresholds
+    levels, looks = len(growth.levels), growth.thresholds is not None or doubt is not None
+    least = -torch.inf if growth.thresholds is None else float(growth.thresholds)
     tokens, path, depth = [roots], [torch.zeros_like(roots, dtype=torch.float)], 0
+    numbers: list[Scores] = [[[0.0]]]
     while True:
         score = path[-1] + found.scores[:, 0]
-        if least is not None and bool(score < least):
+        best = score.item() if looks else 0.0  # a host read
+        if best < least:
             break
         tokens.append(found.tokens[:, 0])
         path.append(score)
         if depth + 1 == levels:
             break
-        if ask and bool((yield LevelView(depth + 1, score, 1, [*path], rank.logs)).all()):
-            break
+        if doubt is not None:
+            numbers.append([[best]])
+            stop = doubt.stops(best)
+            if doubt.asks(best):
+                view = LevelView(depth + 1, score, 1, [*path], rank.logs, [*numbers], [True])
+                stop = (yield view)[0]
+            if stop:
+                break
         depth += 1
         found = state.expand(Frontier(tokens[-1], depth, None, slot=depth, chain=True), rank)
     nodes = len(tokens)
@@ -156,16 +174,17 @@ class _Grower:
         self.rows = torch.ones(self.batch, 1, 1, dtype=torch.bool, device=self.device)
         self.size, self.slot = 1, 0  # candidates so far; the frontier's first draft slot
         self.stopped: Tensor | None = None
+        self.numbers: list[Scores] = [[[0.0]] * self.batch]  # the pool on the host, if asked
 
-    def grow(self, candidates: Candidates, ask: bool) -> Drafting:
+    def grow(self, candidates: Candidates, doubt: Doubt | None) -> Drafting:
         """Run the rounds and keep the best nodes."""
         for depth, level in enumerate(self.growth.levels, start=1):
             self._record(candidates, level)
             if depth == len(self.growth.levels):
                 break
-            if ask and self._stop((yield self._view(depth, level))):
+            if doubt is not None and (yield from self._settle(depth, level, doubt)):
                 break
-            if self._nothing_left():
+            if doubt is None and self._nothing_left():
                 break
             candidates = self._expand(level, self.growth.levels[depth], depth)
         return self._tree()
@@ -184,14 +203,29 @@ class _Grower:
         self.tokens.append(found.tokens.flatten(1))
         self.scores.append(scores)
 
-    def _view(self, depth: int, level: Level) -> LevelView:
-        return LevelView(depth, self.scores[-1], level.width, [*self.scores], self.rank.logs)
+    def _view(self, depth: int, level: Level, asked: list[bool]) -> LevelView:
+        pool, numbers = [*self.scores], [*self.numbers]
+        return LevelView(depth, pool[-1], level.width, pool, self.rank.logs, numbers, asked)
 
-    def _stop(self, mask: Tensor) -> bool:
-        """Note who stops; whether everybody has."""
-        mask = mask.to(self.device).view(-1, 1)
-        self.stopped = mask if self.stopped is None else self.stopped | mask
-        return bool(self.stopped.all())
+    def _settle(self, depth: int, level: Level, doubt: Doubt) -> Generator[LevelView, Stops, bool]:
+        """Find who stops, asking where somebody is in doubt; whether nobody drafts on."""
+        self.numbers.append(self.scores[-1].tolist())
+        best = [max(scores) for scores in self.numbers[-1]]
+        growing = [
+            most > depth and now > -torch.inf
+            for most, now in zip(self.growth.depths, best, strict=True)
+        ]
+        asked = [more and doubt.asks(now) for more, now in zip(growing, best, strict=True)]
+        going = [more and not doubt.stops(now) for more, now in zip(growing, best, strict=True)]
+        if any(asked):
+            stops = yield self._view(depth, level, asked)
+            said = stops.tolist() if isinstance(stops, Tensor) else stops
+            going = [g and not (a and s) for g, a, s in zip(going, asked, said, strict=True)]
+        ended = [more and not on for more, on in zip(growing, going, strict=True)]
+        if any(ended):
+            mask = torch.tensor(ended, device=self.device).view(-1, 1)
+            self.stopped = mask if self.stopped is None else self.stopped | mask
+        return not any(going)
 
     def _nothing_left(self) -> bool:
         """Whether no candidate passed, where a host read is free."""

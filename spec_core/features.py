@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEATURES", "LEVEL_FEATURES", "NAMES", "TREE_FEATURES", "VERSION", "Extractor", "Facts",
-    "advance", "facts", "fresh", "level_features", "target_facts", "tree_features", "vector",
+    "advance", "facts", "fresh", "level_features", "target_facts", "together", "tree_features",
+    "vector",
 ]  # fmt: skip
 Known = Literal["lagged", "before", "level", "after"]
 Array = NDArray[np.float32]
 Wide = NDArray[np.float64]
+Six = tuple[float, float, float, float, float, float]
 VERSION = 1
 FAST, SLOW = 0.5, 0.1  # weights of the newest cycle in the averages
 
@@ -86,6 +88,7 @@ TREE_FEATURES = tuple(
     for cut in CUTS
 )
 NAMES = tuple(feature.name for feature in FEATURES)
+TIMELESS = {NAMES.index(name) for name in ("length", "remaining", "batch", "temperature")}
 
 
 # A history, HISTORY numbers: what is carried from cycle to cycle.
@@ -145,6 +148,12 @@ def vector(
     return made
 
 
+def together(features: Array, starts: Any = (0,)) -> Array:
+    """[batches, F] the mean of each batch's rows; in doubles, so that their order is no matter."""
+    sums = np.add.reduceat(features, starts, dtype=np.float64)
+    return (sums / np.diff([*starts, len(features)])[:, None]).astype(np.float32)
+
+
 class Extractor:
     """Follows the requests of one session and gives their features; one call per cycle."""
 
@@ -196,19 +205,29 @@ class Extractor:
 
 def level_features(level: LevelView) -> Array:
     """[B, len(LEVEL_FEATURES)] after a draft level; plain numbers cost half of arrays."""
-    pool, logs = [scores.tolist() for scores in level.pool], level.logs.float().cpu().numpy()
-    each, depth = max(1, len(pool[-1][0]) // logs.shape[1]), level.depth
-    made = []
+    return np.array(level_numbers(level), np.float32)
+
+
+def level_numbers(level: LevelView) -> list[Six]:
+    """The same, unrounded."""
+    pool, logs, made = level.numbers, level.logs.cpu().numpy(), list[Six]()
+    each = max(1, len(pool[-1][0]) // logs.shape[1])
     for b, now in enumerate(pool[-1]):
         best, before = max(now), max(pool[-2][b])
-        behind = logs[b, now.index(best) // each]
         step = best - before if before > -math.inf else -20.0
         total = sum([math.exp(score) for scores in pool[1:] for score in scores[b]])
         made.append((
-            depth / 8, max(best, -20.0) / 4, max(step, -20.0) / 4, sum(map(math.exp, now)),
-            total / 8, -float(np.exp(behind).dot(np.maximum(behind, -1e4))) / 4,
+            level.depth / 8, max(best, -20.0) / 4, max(step, -20.0) / 4, sum(map(math.exp, now)),
+            total / 8, _entropy(logs[b, now.index(best) // each]) / 4,
         ))  # fmt: skip
-    return np.array(made, np.float32)
+    return made
+
+
+def _entropy(logs: Array) -> float:
+    """Of a distribution's log probabilities."""
+    chances = np.exp(logs)
+    cross = float(np.vdot(chances, logs))
+    return -cross if cross > -math.inf else -float(np.vdot(chances, np.maximum(logs, -1e4)))
 
 
 def tree_features(tree: Tree) -> Array:

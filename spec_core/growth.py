@@ -34,6 +34,7 @@ class Growth:
     levels: tuple[Level, ...]
     best: Tensor | None  # [B] bool: expand the best unexpanded nodes anywhere; None: nobody
     thresholds: Tensor | None  # [B, 1] log path probability; None: nobody
+    depths: tuple[int, ...]  # rounds per sequence
     budgets: tuple[int, ...]  # nodes per sequence, the root included
     budget: Tensor  # the same, [B, 1]
     slots: Tensor  # [1, pool] the draft slot of each candidate's parent; the root's own is 0
@@ -109,6 +110,7 @@ def grow(plans: tuple[Plan, ...], sampled: bool, device: torch.device) -> Growth
         levels=tuple(levels),
         best=torch.tensor(best, device=device) if any(best) else None,
         thresholds=thresholds if any(plan.threshold for plan in plans) else None,
+        depths=tuple(plan.depth for plan in plans),
         budgets=budgets,
         budget=torch.tensor(budgets, device=device)[:, None],
         slots=_slots(levels).to(device),

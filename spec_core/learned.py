@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from spec_core import features as feature
 from spec_core.chooser import KINDS, Array, Chooser
+from spec_core.doubt import ALWAYS, Doubt
 from spec_core.menu import Menu, read_plan
 from spec_core.plan import Plan
 from spec_core.policy import FORMAT, Silent
@@ -68,61 +68,81 @@ class Chosen(Silent):
 
 
 class MenuPolicy(Chosen):
-    """Chooses a plan of the menu from the features, once per cycle and sequence."""
+    """Chooses a plan of the menu from the features, once per cycle and sequence.
+
+    together: once per cycle for the whole batch, from the mean of its sequences' features.
+    """
 
     head = "menu"
 
-    def __init__(self, menu: Menu, chooser: Any, projections: int = 0) -> None:
+    def __init__(
+        self, menu: Menu, chooser: Any, projections: int = 0, together: bool = False
+    ) -> None:
         super().__init__(chooser, projections)
-        self.menu = menu
+        self.menu, self.together = menu, together
         self.check(len(menu))
+        self.lagged = not set(getattr(chooser, "axes", [0])) <= feature.TIMELESS  # reads the past
         self.always: int | None = getattr(chooser, "constant", None)  # no need for features then
 
     def plan(self, observation: Observation) -> list[Plan]:
         """The chosen plans."""
         if self.always is not None:
             return [self.menu.plans[self.always]] * observation.batch
-        choices = self.chooser.choose(self.extractor.observe(observation))
-        return [self.menu.plans[i] for i in choices.tolist()]
+        seen = observation if self.lagged else replace(observation, last=None)
+        known = self.extractor.observe(seen)
+        if self.together:
+            return [self._choices(feature.together(known))[0]] * observation.batch
+        return self._choices(known)
+
+    def _choices(self, known: Array) -> list[Plan]:
+        return [self.menu.plans[i] for i in self.chooser.choose(known).tolist()]
 
     def fields(self) -> dict:
-        """The menu."""
-        return {"menu": self.menu.content}
+        """The menu, and whether batches decide together."""
+        return {"menu": self.menu.content, "together": self.together}
 
     @classmethod
     def read(cls, content: dict, chooser: Any) -> MenuPolicy:
         """From what was written."""
-        return cls(Menu.of(content["menu"]), chooser, content["projections"])
+        whole = content.get("together", False)
+        if not isinstance(whole, bool):
+            raise ValueError(f"together is true or false, not {whole!r}")
+        return cls(Menu.of(content["menu"]), chooser, content["projections"], whole)
 
 
 class StopPolicy(Chosen):
-    """One plan, and after each of its levels a choice: 0 drafts on, 1 stops."""
+    """One plan, and after those of its levels that are in doubt a choice: 0 drafts on, 1 stops."""
 
-    head, levels = "stop", True
+    head = "stop"
 
-    def __init__(self, plan: Plan, chooser: Any, projections: int = 0) -> None:
+    def __init__(
+        self, plan: Plan, chooser: Any, projections: int = 0, doubt: Doubt = ALWAYS
+    ) -> None:
         super().__init__(chooser, projections)
-        self.plan_, self.known = plan, np.empty((0, 0), np.float32)
+        self.plan_, self.doubt, self.rows = plan, doubt, np.empty((0, 0), np.float32)
+        self.levels = doubt
         self.inputs += len(feature.LEVEL_FEATURES)
         self.check(2)
 
     def plan(self, observation: Observation) -> list[Plan]:
         """The plan for everybody."""
-        self.known = self.extractor.observe(observation)
+        self.rows = level_rows(self.extractor.observe(observation))
         return [self.plan_] * observation.batch
 
-    def stop(self, level: LevelView) -> Tensor:
+    def stop(self, level: LevelView) -> list[bool]:
         """Who stops now."""
-        return torch.from_numpy(self.chooser.choose(level_vector(self.known, level)) == 1)
+        fill_level(self.rows, level)
+        return [choice == 1 for choice in self.chooser.choose(self.rows).tolist()]
 
     def fields(self) -> dict:
-        """The plan."""
-        return {"plan": Menu.of([self.plan_, "ar"]).content[0]}
+        """The plan and the band of doubt."""
+        return {"plan": Menu.of([self.plan_, "ar"]).content[0], "doubt": self.doubt.pair}
 
     @classmethod
     def read(cls, content: dict, chooser: Any) -> StopPolicy:
         """From what was written."""
-        return cls(read_plan(content["plan"]), chooser, content["projections"])
+        doubt = Doubt.of(content.get("doubt", ALWAYS))
+        return cls(read_plan(content["plan"]), chooser, content["projections"], doubt)
 
 
 class TrimPolicy(Chosen):
@@ -157,9 +177,17 @@ class TrimPolicy(Chosen):
         return cls(read_plan(content["plan"]), content["budgets"], chooser, content["projections"])
 
 
-def level_vector(known: Array, level: LevelView) -> Array:
-    """What a stop chooser reads: the features before the plan and those of the level."""
-    return np.concatenate((known, feature.level_features(level)), 1)
+def level_rows(known: Array) -> Array:
+    """What a stop chooser reads: the features before the plan, and room for those of a level."""
+    batch, size = known.shape
+    rows = np.zeros((batch, size + len(feature.LEVEL_FEATURES)), np.float32)
+    rows[:, :size] = known
+    return rows
+
+
+def fill_level(rows: Array, level: LevelView) -> None:
+    """Put a level's features in their room."""
+    rows[:, -len(feature.LEVEL_FEATURES) :] = feature.level_numbers(level)
 
 
 def tree_vector(known: Array, tree: Tree) -> Array:

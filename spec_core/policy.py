@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
-
-from spec_core.drafting import LevelView
+from spec_core.doubt import Doubt
+from spec_core.drafting import LevelView, Stops
 from spec_core.menu import read_plan
 from spec_core.plan import AUTOREGRESSIVE, Plan
 
@@ -24,13 +23,13 @@ FORMAT = 1
 class Policy(Protocol):
     """Chooses plans; sees observations only, never text."""
 
-    levels: bool  # True: the engine also asks after each draft level
+    levels: bool | Doubt  # the engine also asks after each draft level, or after those in doubt
     trims: bool  # True: the engine also asks how much of the drafted tree to verify
 
     def plan(self, observation: Observation) -> list[Plan]:
         """One plan per sequence, once per cycle."""
 
-    def stop(self, level: LevelView) -> Tensor:
+    def stop(self, level: LevelView) -> Stops:
         """Only if levels: which sequences stop drafting now, [B] bool."""
 
     def trim(self, tree: Tree) -> list[int]:
@@ -43,9 +42,10 @@ class Policy(Protocol):
 class Silent:
     """Answers for the questions that a policy does not want to be asked."""
 
-    levels = trims = False
+    levels: bool | Doubt = False
+    trims = False
 
-    def stop(self, level: LevelView) -> Tensor:
+    def stop(self, level: LevelView) -> Stops:
         """Not asked unless `levels`."""
         raise NotImplementedError("this policy does not stop at levels")
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from spec_core.clock import Seconds, clock, now
+from spec_core.doubt import Doubt
 from spec_core.drafters.base import DraftState
 from spec_core.drafters.lm import causal, prefill
-from spec_core.drafting import Drafting, LevelView, draft
+from spec_core.drafting import Drafting, LevelView, Stops, draft
 from spec_core.growth import grow
 from spec_core.models.base import View
 from spec_core.plan import Plan
@@ -123,8 +124,8 @@ class Session:
             for plan, s in zip(plans, self.active, strict=True)
         )
 
-    def draft(self, plans: list[Plan], ask: bool = False) -> Drafting:
-        """Grow one tree per sequence; `ask`: with a question after each level."""
+    def draft(self, plans: list[Plan], ask: bool | Doubt = False) -> Drafting:
+        """Grow one tree per sequence; `ask`: with questions, after all levels or those in doubt."""
         active = self.active
         self.plans = self.fit(plans)
         self.chance.seeds = [s.seed for s in active]
@@ -248,16 +249,17 @@ class Session:
 
 
 Question = Observation | LevelView | Tree
-Answer = list[Plan] | torch.Tensor | list[int]
+Answer = list[Plan] | Stops | list[int]
 
 
 def conversation(
-    session: Session, levels: bool = False, trims: bool = False
+    session: Session, levels: bool | Doubt = False, trims: bool = False
 ) -> Generator[Question, Answer, Outcome]:
     """One round of everybody: plan, draft, verify. The only place where it is written.
 
-    It asks for what it needs: an Observation wants a plan per sequence; a LevelView (only if
-    levels) a mask [B] of who stops drafting; a Tree (only if trims) a budget per sequence.
+    It asks for what it needs: an Observation wants a plan per sequence; a LevelView (after all
+    levels, or those in doubt) a mask [B] of who stops drafting; a Tree (only if trims) a budget
+    per sequence.
     """
     clock = session.clock
     start = clock.mark()

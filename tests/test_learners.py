@@ -12,7 +12,7 @@ from spec_core import load_policy
 from spec_core.features import FEATURES
 from spec_core.menu import Menu
 
-PLAIN = ["ucb1", "exp3", "gaussian_thompson"]
+PLAIN = ["ucb1", "exp3", "gaussian_thompson", "table"]
 STEPS = {"ppo": 3072, "maskable_ppo": 3072, "dqn": 3000, "exp3": 5000, "regression": 2000}
 CONTEXTUAL = [
     *("linucb", "binned_thompson", "regression", "adaeagle", "full_information"),

@@ -26,6 +26,7 @@ from envs.sb3 import SB3VecEnv
 from envs.trace import Trace
 from policies.learners import make_learner
 from spec_core import Menu, Pair, SpeculativeDecoder
+from spec_core.doubt import Doubt
 from spec_core.features import FEATURES, LEVEL_FEATURES, TREE_FEATURES
 from spec_core.learned import StopPolicy, TrimPolicy
 from spec_core.menu import read_name
@@ -48,11 +49,14 @@ def on(kind: str, temperature: float = 0.0, eos: tuple[int, ...] = (), new: int 
     return pair, recorded(pair, MENU, COUNT, temperature=temperature, max_new_tokens=new)
 
 
-def both(pair: Pair, trace: Trace, head: str, plan: str, size: int):
+BANDS = [(0.0, 1.0), (0.05, 0.4), (0.0, 0.3), (0.15, 1.0)]
+
+
+def both(pair: Pair, trace: Trace, head: str, plan: str, size: int, doubt=(0, 1)):
     """The live environment and the replayed one on the same texts in the same order."""
     order = np.random.default_rng((5, 0)).permutation(COUNT)
     texts = [prompts(COUNT)[i] for i in order]
-    options = {"head": head, "plan": plan, "budgets": BUDGETS, "seed": 5}
+    options = {"head": head, "plan": plan, "budgets": BUDGETS, "seed": 5, "doubt": doubt}
     how = {"temperature": trace.meta.temperature, "max_new_tokens": trace.meta.max_new_tokens}
     live = SpecDecodeVectorEnv(pair, texts, size, shuffle=False, **options, **how)
     costs = costs_of((size,), contexts=[100, 999])
@@ -72,9 +76,9 @@ def same_features(mine: np.ndarray, its: np.ndarray, unknown: np.ndarray) -> Non
     np.testing.assert_allclose(mine, right, atol=1e-4)
 
 
-def compare(pair: Pair, trace: Trace, head: str, plan: str, size: int) -> int:
+def compare(pair: Pair, trace: Trace, head: str, plan: str, size: int, doubt=(0, 1)) -> int:
     """The same actions in both, until two texts end at once or all are taken; steps compared."""
-    live, replay = both(pair, trace, head, plan, size)
+    live, replay = both(pair, trace, head, plan, size, doubt)
     chance, taken, steps = np.random.default_rng(0), size, 0
     (its, its_info), (mine, info) = live.reset(), replay.reset()
     while True:
@@ -110,6 +114,13 @@ def test_replay_is_live_decoding_step_by_step(head, plan, temperature):
     assert compare(*on("near", temperature), head, plan, 3) > 5
 
 
+@pytest.mark.parametrize("doubt", BANDS[1:])
+@pytest.mark.parametrize("plan", ["chain-6", "chain-6@0.2", "beam-4x2n6"])
+def test_replay_is_live_decoding_where_only_doubt_is_asked_about(plan, doubt):
+    pair, trace = on("near", 1.0)
+    assert sum(compare(pair, trace, "stop", plan, size, doubt) for size in (1, 3)) > 15
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("eos", [(), (7, 30, 41)])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -117,7 +128,9 @@ def test_replay_is_live_decoding_step_by_step(head, plan, temperature):
 def test_replay_is_live_decoding_for_every_pair(kind, temperature, eos):
     pair, trace = on(kind, temperature, eos, 28)
     for head, plan in KINDS:
-        assert sum(compare(pair, trace, head, plan, size) for size in (1, 2, 4)) > 30
+        for doubt in BANDS if head == "stop" else BANDS[:1]:
+            steps = [compare(pair, trace, head, plan, size, doubt) for size in (1, 2, 4)]
+            assert sum(steps) > (30 if doubt == BANDS[0] else 3)
 
 
 def test_a_batch_waits_for_those_who_go_on():
@@ -166,12 +179,13 @@ class Counted(Rounds):
         self.state.admit()
 
 
+@pytest.mark.parametrize("doubt", BANDS[:2])
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("plan", ["chain-6", "chain-6@0.2", "beam-4x2n8", "beam-4x2n8@0.1"])
-def test_the_rounds_that_are_paid_are_those_that_are_run(plan, size):
+def test_the_rounds_that_are_paid_are_those_that_are_run(plan, size, doubt):
     (near, trace), chance = on("near"), np.random.default_rng(1)
     counted = Counted(near.drafter)
-    live, replay = both(Pair(near.target, counted, Letters()), trace, "stop", plan, size)
+    live, replay = both(Pair(near.target, counted, Letters()), trace, "stop", plan, size, doubt)
     engine, paid = replay.engine, list[int]()
     close = engine._close
 
@@ -269,22 +283,29 @@ def test_a_single_environment_goes_on_with_its_text():
 
 
 @pytest.mark.parametrize(
-    ("name", "head", "plan"),
+    ("name", "head", "plan", "doubt"),
     [
-        ("specdec_pp", "stop", "chain-6"),
-        ("ppo", "stop", "beam-4x2n8"),
-        ("ppo", "verify", "chain-6"),
+        ("specdec_pp", "stop", "chain-6", (0, 1)),
+        ("specdec_pp", "stop", "chain-6", (0.1, 0.5)),
+        ("full_information", "stop", "chain-6", (0.1, 0.5)),
+        ("ppo", "stop", "beam-4x2n8", (0.05, 0.3)),
+        ("a2c", "stop", "chain-6", (0.0, 0.3)),
+        ("dqn", "stop", "chain-6", (0.1, 1.0)),
+        ("ppo", "verify", "chain-6", (0, 1)),
     ],
 )
-def test_what_is_learned_is_what_is_exported_and_what_it_decides_live(name, head, plan):
+def test_what_is_learned_is_what_is_exported_and_what_it_decides_live(name, head, plan, doubt):
     pair = lettered()
     trace = recorded(pair, MENU, count=5, max_new_tokens=20)
-    env = ReplayVectorEnv(trace, costs_of(), num_envs=8, head=head, plan=plan, budgets=BUDGETS)
-    small = {"rollout": 16, "batch_size": 64} if name == "ppo" else {"updates": 50}
-    learner = make_learner(name, env, 0, **small)
+    env = ReplayVectorEnv(
+        trace, costs_of(), num_envs=8, head=head, plan=plan, budgets=BUDGETS, doubt=doubt
+    )
+    small = {"ppo": {"rollout": 16, "batch_size": 64}, "a2c": {}, "dqn": {}}
+    learner = make_learner(name, env, 0, **small.get(name, {"updates": 50}))
     learner.learn(env, 600, lambda progress: None)
     policy = learner.policy()
     assert isinstance(policy, StopPolicy if head == "stop" else TrimPolicy)
+    assert head != "stop" or policy.doubt == Doubt(*doubt)
     features = env.reset(seed=1)[0]
     for _ in range(20):
         actions = policy.chooser.choose(features)
@@ -418,6 +439,6 @@ def test_what_is_recorded_of_levels_is_what_the_candidates_say():
 
 def test_nothing_is_asked_where_only_a_gpus_padding_was_drafted():
     trace = recorded(lettered(), MENU)
-    head = make_head("verify", trace, Batches((1,), 1), False, "chain-6@0.2", BUDGETS)
+    head = make_head("verify", trace, Batches.turns((1,), 1), False, "chain-6@0.2", BUDGETS)
     room = trace.rooms > 0
     assert (head.asks == room).all() and (room & ~head.drafted).any()

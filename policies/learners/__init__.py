@@ -22,6 +22,7 @@ LEARNERS = {
     "exp3": "policies.learners.bandits:Exp3",
     "gaussian_thompson": "policies.learners.bandits:GaussianThompson",
     "binned_thompson": "policies.learners.contextual:BinnedThompson",
+    "table": "policies.learners.by_load:ByLoad",
     "linucb": "policies.learners.contextual:LinUcb",
     "adaeagle": "policies.learners.supervised:AdaEagle",
     "full_information": "policies.learners.full:FullInformation",

@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from spec_core.chooser import Chooser
+from spec_core.doubt import ALWAYS, Doubt
 from spec_core.learned import Chosen, MenuPolicy, StopPolicy, TrimPolicy
 from spec_core.menu import Menu
 from spec_core.plan import Plan
@@ -22,7 +23,8 @@ Choices = NDArray[np.int64]
 
 
 HEADS = ("menu", "stop", "verify")
-SAID = ("head", "menu", "plan", "budgets", "projections")  # attributes that an env has beside gym's
+# Attributes that an env has beside gym's.
+SAID = ("head", "menu", "plan", "budgets", "projections", "together", "doubt")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Seat:
     plan: Plan | None
     budgets: tuple[int, ...]
     projections: int
+    together: bool = False  # one decision for a whole batch
+    doubt: Doubt = ALWAYS  # levels that are asked about
 
     @classmethod
     def of(cls, env: VectorEnv) -> Seat:
@@ -84,7 +88,8 @@ class Seat:
             raise ValueError(f"the env does not say what it decides: it needs {', '.join(SAID)}")
         return cls(
             head, int(features.shape[0]), int(actions.n), env.num_envs, told["menu"], told["plan"],
-            tuple(told["budgets"] or ()), told["projections"] or 0,
+            tuple(told["budgets"] or ()), told["projections"] or 0, bool(told["together"]),
+            told["doubt"] or ALWAYS,
         )  # fmt: skip
 
     @property
@@ -97,14 +102,17 @@ class Seat:
         """Two seats with the same key take the same policies."""
         menu = self.menu.key if self.menu is not None and self.head == "menu" else None
         rest = (self.plan, self.budgets) if self.head != "menu" else ()
-        return f"{self.head} {self.inputs} {self.choices} {self.projections} {menu} {rest}"
+        band = self.doubt.pair if self.head == "stop" else ""
+        whole = " together" * self.together
+        sizes = f"{self.inputs} {self.choices} {self.projections}"
+        return f"{self.head} {sizes} {menu} {rest}{whole}{band}"
 
     def policy(self, chooser: Chooser) -> Chosen:
         """The policy that this chooser makes in this seat."""
         if self.head == "menu":
             assert self.menu is not None
-            return MenuPolicy(self.menu, chooser, self.projections)
+            return MenuPolicy(self.menu, chooser, self.projections, self.together)
         assert self.plan is not None
         if self.head == "stop":
-            return StopPolicy(self.plan, chooser, self.projections)
+            return StopPolicy(self.plan, chooser, self.projections, self.doubt)
         return TrimPolicy(self.plan, list(self.budgets), chooser, self.projections)

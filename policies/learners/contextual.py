@@ -12,6 +12,9 @@ from policies.learners.networks import FLOOR
 from spec_core.chooser import Chooser, Network, Table
 from spec_core.features import NAMES
 
+LOAD = NAMES.index("batch")
+BENDS = np.arange(1, 6, dtype=np.float32) / 6  # loads of 2, 4, 8, 16, 32
+
 
 class BinnedThompson(GaussianThompson):
     """Gaussian Thompson sampling in each bin of two features, shrunk to the arms' overall means.
@@ -51,15 +54,16 @@ class BinnedThompson(GaussianThompson):
     def _settle(self) -> None:
         """Set the edges and sort the first pulls into the cells."""
         columns = self.early[:, :-2].astype(np.float32)
-        shares = np.arange(1, self.bins) / self.bins
-        self.edges = [
-            np.unique(np.quantile(column, shares).astype(np.float32)).astype(np.float64)
-            for column in columns.T
-        ]
+        self.edges = [self.split(column).astype(np.float64) for column in columns.T]
         cells = int(np.prod([len(edges) + 1 for edges in self.edges]))
         self.cell_counts, self.cell_sums = np.zeros((2, cells, self.seat.choices))
         self._fill(columns, self.early[:, -2].astype(np.int64), self.early[:, -1])
         self.early = self.early[:0]
+
+    def split(self, column: Array) -> Array:
+        """The edges of an axis whose first values these are."""
+        shares = np.arange(1, self.bins) / self.bins
+        return np.unique(np.quantile(column, shares).astype(np.float32))
 
     def _fill(self, columns: Array, actions: Choices, rewards: Wide) -> None:
         cells = self._cells(columns)
@@ -107,7 +111,7 @@ class LinUcb(Arms):
     """Disjoint LinUCB (Li et al. 2010): a ridge regression per arm, rewards less the pooled mean.
 
     Features are standardised and the bonus is in units of the rewards' standard deviation, so
-    that the ridge means the same everywhere.
+    that the ridge means the same everywhere. Over the load the lines bend, at powers of two.
     """
 
     kept = (*Arms.kept, "gram", "moments")
@@ -118,14 +122,14 @@ class LinUcb(Arms):
         super().__init__(seat, seed)
         if ridge <= 0 or exploring < 0:
             raise ValueError(f"ridge ({ridge}) and exploring ({exploring}) must be positive")
-        self.exploring, self.ridge, size = exploring, ridge, seat.inputs + 1
-        self.gram = np.zeros((seat.choices, size, size))  # sums of x x^T, a one before x
+        self.exploring, self.ridge, size = exploring, ridge, 1 + seat.inputs + len(BENDS)
+        self.gram = np.zeros((seat.choices, size, size))  # sums of x x^T, of what `_basis` says
         self.moments = np.zeros((seat.choices, size))  # sums of reward * x
 
     def count(self, features: Array, actions: Choices, rewards: Wide) -> None:
         """Add the rows to the pulled arms' sums."""
         super().count(features, actions, rewards)
-        x = _with_one(features)
+        x = _basis(features)
         np.add.at(self.gram, actions, x[:, :, None] * x[:, None, :])
         np.add.at(self.moments, actions, rewards[:, None] * x)
 
@@ -139,7 +143,7 @@ class LinUcb(Arms):
         return turn, turn @ self.gram @ turn.T + self.ridge * np.eye(len(turn))
 
     def theta(self) -> Wide:
-        """Coefficients [choices, 1 + inputs] of the reward above the pooled mean."""
+        """Coefficients of the reward above the pooled mean, of each choice."""
         turn, gram = self._standard()
         centred = (self.moments - self.pooled[0] * self.gram[:, 0]) @ turn.T
         solved: Wide = np.linalg.solve(gram, centred[:, :, None])[:, :, 0] @ turn
@@ -149,7 +153,7 @@ class LinUcb(Arms):
         """The largest upper bound of every row."""
         if not self.counts.any():  # all are alike: let the envs differ
             return self.random.integers(self.seat.choices, size=len(features))
-        x, (turn, gram) = _with_one(features), self._standard()
+        x, (turn, gram) = _basis(features), self._standard()
         standard = x @ turn.T
         doubt = np.einsum("kni,ni->nk", standard @ np.linalg.inv(gram), standard)
         width = self.exploring * self.pooled[1] ** 0.5
@@ -157,13 +161,19 @@ class LinUcb(Arms):
 
     def best(self, features: Array) -> Choices:
         """The largest prediction of every row."""
-        return (_with_one(features) @ self.theta().T).argmax(1)
+        return (_basis(features) @ self.theta().T).argmax(1)
 
     def chooser(self) -> Chooser:
-        """One layer."""
-        theta = self.theta().astype(np.float32)
-        return Network([theta[:, 1:].copy()], [theta[:, 0].copy()])
+        """A layer that bends, in which features are differences of two halves, and a linear one."""
+        theta, size = self.theta().astype(np.float32), self.seat.inputs
+        lines, bends = theta[:, 1 : 1 + size], theta[:, 1 + size :]
+        every = np.eye(size, dtype=np.float32)
+        first = np.vstack((every, -every, np.tile(every[LOAD], (len(BENDS), 1))))
+        last, zeros = np.hstack((lines, -lines, bends)), np.zeros(2 * size, np.float32)
+        return Network([first, last], [np.hstack((zeros, -BENDS)), theta[:, 0].copy()], "relu")
 
 
-def _with_one(features: Array) -> Wide:
-    return np.hstack((np.ones((len(features), 1)), features.astype(np.float64)))
+def _basis(features: Array) -> Wide:
+    """A one, the features, and how far the load is beyond each bend."""
+    bent = np.maximum(features[:, [LOAD]] - BENDS, 0)
+    return np.hstack((np.ones((len(features), 1)), features, bent), dtype=np.float64)

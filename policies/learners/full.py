@@ -46,6 +46,12 @@ class FullInformation(Regression):
         self.saved = 1e3 * self.savings()
         return super().act(features)
 
+    def explores(self, num_envs: int) -> np.ndarray:
+        """In menus always the same ones: the others come to where the net's own choices lead."""
+        if self.seat.head == "stop":
+            return super().explores(num_envs)
+        return np.random.default_rng(self.seed).random(num_envs) < self.exploring
+
     def see(self, step: Step) -> None:
         """Remember that, whatever was chosen, and renew the net in use when it is due."""
         self.memory.add(np.hstack((step.features, self.saved))[step.active])

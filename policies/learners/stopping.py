@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from policies.learners.loop import Memory, Step
 from policies.learners.networks import Net, fit
 from policies.learners.supervised import Fitted
 from spec_core.chooser import Chooser, Network
+from spec_core.features import LEVEL_FEATURES
 
 NUMBER, LEVEL, SURVIVED = range(3)  # what stands before the features of a level
 ACCEPTED, DEPTH, SECONDS, WHOLE = range(1, 5)  # behind the number of a cycle
+LEVELS = -len(LEVEL_FEATURES)  # where features tell the level
 SURE = 30.0  # a logit that is never reached
 
 
@@ -56,8 +59,7 @@ class SpecDecPP(Fitted):
         explore = self.random.random() < self.exploring
         limit = self.random.integers(1, self.depth) if explore and self.depth > 1 else self.depth
         self.limits[self.limits == 0] = limit
-        reached = np.array([len(path) + 1 for path in self.paths])
-        return (reached >= self.limits).astype(np.int64)
+        return (_level(features) >= self.limits).astype(np.int64)
 
     def see(self, step: Step) -> None:
         """Follow every cycle to its end."""
@@ -67,7 +69,8 @@ class SpecDecPP(Fitted):
         for i in np.flatnonzero(step.ended):
             if cycles[i] == 1:  # more: the end of another text is counted in
                 told = [step.told(name)[i] for name in ("accepted", "depth", "seconds")]
-                self._end(self.paths[i], told, len(self.paths[i]) < self.limits[i])
+                asked = self.paths[i]
+                self._end(asked, told, not asked or _level(asked[-1]) < self.limits[i])
             self.paths[i], self.limits[i] = [], 0
 
     def _end(self, path: list[Array], told: list[float], whole: bool) -> None:
@@ -77,9 +80,9 @@ class SpecDecPP(Fitted):
         self.cycles.add(np.array([[number, *told, whole]]))
         known = path if whole else path[:-1]
         if known:
-            level = np.arange(1, len(known) + 1)
-            numbers = np.full(len(known), number)
-            self.levels.add(np.column_stack((numbers, level, told[0] > level, np.stack(known))))
+            features = np.stack(known)
+            numbers, level = np.full(len(known), number), _level(features)
+            self.levels.add(np.column_stack((numbers, level, told[0] > level, features)))
 
     def fit(self) -> Net:
         """Logistic loss on survival."""
@@ -135,6 +138,11 @@ class SpecDecPP(Fitted):
         base, more = level_cost(*rows[:, [DEPTH, SECONDS]].T.astype(np.float64))
         accepted = float(rows[:, ACCEPTED].mean())
         return {"accepted": accepted, "seconds_base": base, "seconds_level": more}
+
+
+def _level(features: Array) -> Any:
+    """Draft levels so far."""
+    return np.rint(8 * features[..., LEVELS]).astype(np.int64)
 
 
 def level_cost(depth: Wide, seconds: Wide) -> tuple[float, float]:

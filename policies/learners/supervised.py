@@ -141,8 +141,12 @@ class Regression(Fitted):
         anything = self.random.integers(self.seat.choices, size=len(features))
         if not self.weights:
             return anything
-        explore = self.random.random(len(features)) < self.exploring
-        return np.where(explore, anything, Network(self.weights, self.biases).choose(features))
+        best = Network(self.weights, self.biases).choose(features)
+        return np.where(self.explores(len(features)), anything, best)
+
+    def explores(self, num_envs: int) -> np.ndarray:
+        """[num_envs] who takes any choice now."""
+        return self.random.random(num_envs) < self.exploring
 
     def see(self, step: Step) -> None:
         """Remember, and renew the net in use when it is due."""

@@ -1,0 +1,70 @@
+"""At which draft levels a policy is worth a question; the rest of a draft goes on or ends without.
+
+Used as it is in drafting (a number at a time), and over recordings (arrays). Knows no policies.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+LEAST = 1e-8  # smaller path probabilities are taken for 0: level features end there
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A band of path probabilities: of a level's best path, in which the level is asked about.
+
+    Above `high` drafting goes on, below `low` it ends. The default asks always.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise ValueError(
+                f"doubt is a band of probabilities, 0 <= low <= high <= 1, such as [0.1, 0.6]; "
+                f"not [{self.low}, {self.high}]"
+            )
+
+    @classmethod
+    def of(cls, band: Any) -> Doubt:
+        """From two numbers, or from what is one already."""
+        if isinstance(band, cls):
+            return band
+        try:
+            low, high = map(float, band)
+        except (TypeError, ValueError):
+            raise ValueError(f"doubt is two probabilities, low and high, not {band!r}") from None
+        return cls(low, high)
+
+    def asks(self, best: Any) -> Any:
+        """Whether a best path of this log probability is in doubt."""
+        low, high = self.logs
+        return (best >= low) & (best <= high)
+
+    def stops(self, best: Any) -> Any:
+        """Whether drafting ends there, unasked."""
+        return best < self.logs[0]
+
+    @cached_property
+    def logs(self) -> tuple[float, float]:
+        """The bounds as a draft's scores are, in single precision: the same bits on every side."""
+        return _log(self.low), _log(self.high)
+
+    @property
+    def pair(self) -> list[float]:
+        """As it is written."""
+        return [self.low, self.high]
+
+
+def _log(probability: float) -> float:
+    return float(np.float32(math.log(probability))) if probability > LEAST else -math.inf
+
+
+ALWAYS = Doubt()
