@@ -140,7 +140,8 @@ def _train_learner(
     budget = Budget(config.steps, config.minutes, config.probe_every)
     env = make_env(config, bench, about, stop)
     learner = make_learner(about["name"], env, config.seed, **(about.get("arguments") or {}))
-    if config.pretrain and folder.whole("state") is None:
+    live = config.env.name == "live"
+    if live and config.pretrain and folder.whole("state") is None:
         _pretrain(config, about, bench, learner, folder, stop)
     folder.status("training")
     with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
@@ -188,7 +189,8 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
     logger = make_logger(about["logger"]["name"], about, folder.path, job="eval", **logger_options)
     learned = [name for name, policy in policies.items() if hasattr(policy, "chooser")]
-    return compare(config, bench, policies, prompts, folder, logger, learned)
+    oracle = (config.traces, config.costs) if config.traces else None
+    return compare(config, bench, policies, prompts, folder, logger, learned, oracle)
 
 
 def _short(item: str, taken: Any) -> str:
@@ -203,9 +205,12 @@ BAR = "{desc} |{bar:20}| {n:.0f}/{total:.0f} s {postfix}"
 
 def compare(
     config: Any, bench: Bench, policies: dict[str, Policy], prompts: list[Prompt],
-    folder: RunFolder, logger: Logger, learned: list[str],
+    folder: RunFolder, logger: Logger, learned: list[str], oracle: tuple[str, str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Evaluate, check that nothing was lost, and write results.json and report.html."""
+    """Evaluate, check that nothing was lost, and write results.json and report.html.
+
+    oracle: a recording of these prompts and a cost table, where there are such.
+    """
     repeats = int(config.get("repeats", 1))
     runs = repeats * len(policies) * len(bench.batches(prompts))
     with tqdm(total=runs, desc="evaluating", file=sys.stderr, mininterval=1) as bar:
@@ -226,10 +231,10 @@ def compare(
         "settings": settings, "summary": summary, **found,
         "machine": machine(),
     }  # fmt: skip
-    if config.get("traces"):
+    if oracle:
         from harness.gap import leads, shares
 
-        lead = leads(bench, config.traces, config.costs, prompts, settings["static_plan"])
+        lead = leads(bench, *oracle, prompts, settings["static_plan"])
         results["oracle"] = shares(lead, summary, STATIC)
     folder.write("results.json", results)
     write_report(results, folder.path / "report.html")

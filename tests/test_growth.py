@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from small import CPU, Hashed, closure, grown, plans, templates
 
 from spec_core import Plan, Template
-from spec_core.drafting import Drawer, Ranker, draft
+from spec_core.drafting import draft
 from spec_core.growth import grow
+from spec_core.ranking import Drawer, Ranker
 from spec_core.tree import NOTHING
 
 TEXTS = [[1, 2, 3], [4, 5], [6], [7, 8, 9, 10]]

@@ -124,7 +124,19 @@ def test_recordings_are_made_once_and_learned_from(tmp_path):
         load_policy(tmp_path / str(number) / "policy")
         assert ("everything is recorded already" in done.stdout) == (number == 2)
     (shard,) = (tmp_path / "runs" / "recordings").glob("*/shard-*")
-    assert shard.stat().st_size > 0
+    words += [f"traces={shard.parent}", "compare=true"]  # of train prompts, not of those compared
+    done = run("train.py", *words, f"folder={tmp_path / 'given'}", cwd=tmp_path)
+    assert done.returncode == 0 and "best_static" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["live", "replay"])
+def test_a_live_learner_starts_from_recordings(tmp_path, env):
+    words = ["policy=linucb", f"env={env}", *QUICK, *small_recording(tmp_path), "compare=false"]
+    words += ["logger=none", "pretrain=0.02", f"folder={tmp_path / 'run'}"]
+    done = run("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "pretrained" / "learner.pt").exists() == (env == "live")
 
 
 @pytest.mark.slow
@@ -135,13 +147,12 @@ def test_every_experiment_runs_a_step(tmp_path, name):
     from harness.run import train
 
     tiny = ["steps=2", "minutes=0.01", "static=chain-2", "max_new_tokens=8", "compare=false"]
+    tiny += ["pretrain=0"]
     tiny += ["+policy.arguments.rollout=32", "+policy.arguments.batch_size=16"]
     tiny += ["logger=none", f"folder={tmp_path}", *small_recording(tmp_path)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"experiment={name}", *tiny])
-    config.pretrain = min(config.pretrain, 0.02)
     train(config)
-    assert (tmp_path / "pretrained" / "learner.pt").exists() == bool(config.pretrain)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
     load_policy(tmp_path / "policy")
 

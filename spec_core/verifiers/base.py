@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spec_core.drafting import Drawer, Ranker
 from spec_core.noise import TARGET, NoiseWindow
+from spec_core.ranking import Drawer, Ranker
 from spec_core.sampling import Sampling
 from spec_core.tree import Nodes, Tree
 

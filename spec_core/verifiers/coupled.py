@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spec_core.drafting import Ranker
+from spec_core.ranking import Ranker
 from spec_core.tree import Nodes, Tree
 from spec_core.verifiers.base import Chance, Verdict
 

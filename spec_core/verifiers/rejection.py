@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spec_core.drafting import Drawer, Ranker
 from spec_core.noise import ACCEPT, RESIDUAL, gumbel, uniform
+from spec_core.ranking import Drawer, Ranker
 from spec_core.tree import NOTHING, Nodes, Tree
 from spec_core.verifiers.base import Chance, Verdict
 from spec_core.verifiers.coupled import Coupled

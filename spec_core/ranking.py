@@ -1,0 +1,59 @@
+"""The order of a drafter's candidates: by probability, or drawn without replacement."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from spec_core.drafters.base import Candidates
+from spec_core.noise import DRAFT, gumbel
+
+DRAWS = 4096  # more draft slots than any cycle has: keeps the noise of two cycles apart
+
+
+class Ranker:
+    """Orders a drafter's logits; the coupled one adds the noise that the target will add."""
+
+    def __init__(self, temperature: float = 1.0, noise: Tensor | None = None) -> None:
+        self.temperature, self.noise = temperature, noise  # noise: [B, depths, V]
+        self.count = 1
+        self.logs = torch.empty(0)  # [B, W, V] what the last candidates were taken from
+
+    def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
+        logits = logits.float()
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        if self.noise is not None:
+            logits = logits + self._rows(depths)
+        self.logs = logits.log_softmax(-1)
+        if self.count == 1:
+            scores, tokens = self.logs.max(-1, keepdim=True)
+        else:
+            scores, tokens = self.logs.topk(self.count, -1)
+        return Candidates(tokens, scores)
+
+    def _rows(self, depths: Tensor | int) -> Tensor:
+        assert self.noise is not None
+        if isinstance(depths, int):
+            return self.noise[:, depths : depths + 1]
+        return self.noise.gather(1, depths[:, :, None].expand(-1, -1, self.noise.shape[2]))
+
+
+class Drawer:
+    """Draws children without replacement from the draft's own distribution, which it records."""
+
+    def __init__(self, temperature: float, seeds: Tensor, lengths: Tensor) -> None:
+        self.temperature, self.seeds, self.lengths = temperature, seeds, lengths  # [B, 1] each
+        self.count = 1
+        self.logs = torch.empty(0)  # [B, W, V] what the last candidates were taken from
+        self.distributions: list[Tensor] = []
+
+    def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
+        self.logs = scores = (logits.float() / self.temperature).log_softmax(-1)  # [B, W, V]
+        drawn = sum(d.shape[1] for d in self.distributions)
+        self.distributions.append(scores.exp())
+        slots = torch.arange(drawn, drawn + scores.shape[1], device=scores.device)
+        keys = self.lengths * DRAWS + slots
+        noise = gumbel(self.seeds.expand_as(keys), keys, scores.shape[2], DRAFT)
+        tokens = (scores + noise).topk(self.count, -1).indices  # in the order of the draws
+        return Candidates(tokens, scores.gather(-1, tokens))
