@@ -16,10 +16,9 @@ def problem(root: str, arguments: list[str]) -> str | None:
     """What is wrong with the first bad override for conf/<root>.yaml, or None."""
     from omegaconf import OmegaConf
 
-    config = OmegaConf.to_container(OmegaConf.load(CONF / f"{root}.yaml"))
-    assert isinstance(config, dict)
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{root}.yaml"))
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    keys = {*config, *groups} - {"defaults"}
+    keys = {*config, *groups, *_spread(config["defaults"])} - {"defaults"}
     for argument in arguments:
         match = _OVERRIDE.fullmatch(argument)
         if match is None or match["key"].startswith("hydra"):
@@ -35,6 +34,16 @@ def problem(root: str, arguments: list[str]) -> str | None:
         if found:
             return found
     return None
+
+
+def _spread(defaults: list[Any]) -> Iterator[str]:
+    """The keys of those defaults that are not a group's own but everybody's."""
+    for group, choice in (
+        pair for entry in defaults if entry != "_self_" for pair in entry.items()
+    ):
+        path = CONF / group / f"{choice}.yaml"
+        if path.exists() and "@package _global_" in path.read_text():
+            yield from _keys(path)
 
 
 def _choice(group: str, value: str) -> str | None:
