@@ -10,6 +10,7 @@ from test_fast import CASES
 
 from spec_core.drafters.lm import prefill
 from spec_core.models import load as loading
+from spec_core.models import tiles
 from spec_core.models.base import ModelError, View
 from spec_core.models.compiled import CompiledModel, gated, panels
 from spec_core.models.fast import FastModel
@@ -145,3 +146,13 @@ def test_who_serves(monkeypatch):
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     assert isinstance(load(module, "auto"), FastModel)
     assert load(module, "auto").device == CPU
+
+
+def test_code_is_compiled_where_it_cannot_be_kept(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: (function, options)
+
+    monkeypatch.setattr(tiles, "njit", njit)
+    assert compiled(abs) == (abs, {"nogil": True})
