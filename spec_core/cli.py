@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import warnings
 from collections import deque
@@ -82,9 +83,17 @@ class Printer:
     stream: TextStream
     quiet: bool
     outcomes: deque[Outcome] = field(default_factory=lambda: deque(maxlen=TREES))
+    interrupted: bool = False
+
+    def interrupt(self, *_: Any) -> None:
+        """On Ctrl-C; noted as well, for a library below may swallow what is raised inside it."""
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def watch(self, outcome: Outcome) -> None:
         """After every cycle."""
+        if self.interrupted:
+            raise KeyboardInterrupt
         self.outcomes.append(outcome)
         self._print(self.stream.push(outcome.tokens[0]))
 
@@ -215,6 +224,7 @@ def _measure(
     with suppress(Broken):  # it will be met again, and told then; a bad prompt is refused here
         for each in filter(None, (decoder, plain)):
             each.generate(prompt, **short)
+    before = signal.signal(signal.SIGINT, printer.interrupt)
     try:
         made = decoder.generate(prompt, printer.watch, **how)
     except (Broken, KeyboardInterrupt) as stop:
@@ -224,6 +234,8 @@ def _measure(
         generation: Generation = stop.generation  # type: ignore[attr-defined]
         _deliver(options, printer, generation, None)
         return _say(f"error: {stop}", 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     printer.finish()
     base = plain.generate(prompt, **how) if plain else None
     _deliver(options, printer, made, base)

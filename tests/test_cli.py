@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 import spec_core
 from spec_core import Fixed, Plan, embedded
-from spec_core.cli import main
+from spec_core.cli import Printer, main
 
 ROOT = Path(spec_core.__file__).parents[1]
 WEIGHTS = (embedded.target_path(), embedded.draft_path())
@@ -250,3 +251,11 @@ def test_embedded_pair_in_little_memory():
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["stats"]["identical"]
     assert int(done.stderr) <= 800 * 1024
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_next_cycle():
+    printer = Printer(stream=None, quiet=True)
+    with suppress(KeyboardInterrupt):  # as such a library would
+        printer.interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        printer.watch(None)
