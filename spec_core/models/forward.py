@@ -1,0 +1,276 @@
+"""The Llama-family forward as machine code for one CPU core; knows no checkpoints and no trees.
+
+A token's logits have the same bits in prefill, in plain decoding and in a tree: every number is
+summed in the order of what is seen, whatever else is computed beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spec_core.models.tiles import (
+    BYTES,
+    HALF,
+    LANES,
+    compiled,
+    copy,
+    dot,
+    dots,
+    mix,
+    product,
+    soften,
+    swish,
+)  # fmt: skip
+
+_DOTS, _DOTS1, _DOTS2 = dots(1, HALF), dots(1, 32), dots(2, 32)
+_MIX, _MIX1, _MIX2 = mix(1, HALF), mix(1, 32), mix(2, 32)
+
+
+class Sizes(NamedTuple):
+    """Widths in floats; `qkv` and `half` (a gate, or an up) are padded to whole panels."""
+
+    hidden: int
+    heads: int
+    key_heads: int
+    width: int  # of a head
+    qkv: int
+    inner: int
+    half: int
+    back: int  # hidden, padded
+    vocab: int  # padded
+    eps: float
+
+
+class Numbers(NamedTuple):
+    """All that a model knows, as arrays."""
+
+    embedding: Any  # [vocabulary, hidden]
+    rotation: Any  # [context, D] cosine and sine of each rotary pair
+    panels: Any  # every matrix, flat
+    starts: Any  # [layers + 1, 4] where each begins; the head alone in the last row
+    windows: Any  # [layers] 0 where everything is seen
+    norms: Any  # [layers, 2, D] of query and key heads; D = 0 where there are none
+
+
+class Keys(NamedTuple):
+    """Where keys and values are: an address, and steps in floats."""
+
+    address: int
+    layer: int
+    row: int
+    slot: int
+
+
+@compiled
+def padded(size):  # type: ignore[no-untyped-def]
+    """The next multiple of a panel's width."""
+    return (size + LANES - 1) // LANES * LANES
+
+
+@compiled
+def _times(x, rows, depth, numbers, layer, part, out):  # type: ignore[no-untyped-def]
+    """out = the first rows of x times a matrix."""
+    panel = numbers.panels.ctypes.data + numbers.starts[layer, part] * BYTES
+    width = out.shape[1]
+    product(x.ctypes.data, x.shape[1], rows, panel, depth, width // LANES, out.ctypes.data, width)
+
+
+@compiled
+def _see(positions, view, window, placed):  # type: ignore[no-untyped-def]
+    """Per query the slots it sees, rising, and their count; placed: [B, slots] positions."""
+    prefix, ancestors, span = view
+    batch, queries = positions.shape
+    slots = np.zeros((batch * queries, span + 4), np.int32)
+    counts = np.zeros(batch * queries, np.int64)
+    for b in range(batch):
+        block, first = ancestors[min(b, len(ancestors) - 1)], prefix[b]
+        for q in range(queries):
+            n, count = b * queries + q, 0
+            for s in range(min(span, first + block.shape[1])):
+                near = window == 0 or positions[b, q] - placed[b, s] < window
+                if near and (s < first or block[q, s - first]):
+                    slots[n, count] = s
+                    count += 1
+            counts[n] = count
+    return slots, counts
+
+
+@compiled
+def _normal(x, rows, sizes, out):  # type: ignore[no-untyped-def]
+    """Rows over the root of their square sum and a floor; the weights are folded elsewhere."""
+    floor = np.float32(sizes.eps * sizes.hidden)
+    for n in range(rows):
+        place = x.ctypes.data + n * sizes.hidden * BYTES
+        scale = np.float32(1) / np.sqrt(dot(place, place, sizes.hidden) + floor)
+        for i in range(sizes.hidden):
+            out[n, i] = x[n, i] * scale
+
+
+@compiled
+def _add(x, more, rows):  # type: ignore[no-untyped-def]
+    """x += more, in the first rows."""
+    for n in range(rows):
+        for i in range(x.shape[1]):
+            x[n, i] += more[n, i]
+
+
+@compiled
+def _turn(row, rotation, norms, sizes):  # type: ignore[no-untyped-def]
+    """Query and key heads of a row: normalised where the family does so, rotary pairs turned."""
+    width, eps = sizes.width, np.float32(sizes.eps)
+    for h in range(sizes.heads + sizes.key_heads):
+        start = h * width
+        if norms.shape[1]:
+            place, norm = row.ctypes.data + start * BYTES, norms[0 if h < sizes.heads else 1]
+            scale = np.float32(1) / np.sqrt(dot(place, place, width) / np.float32(width) + eps)
+            for i in range(width):
+                row[start + i] = row[start + i] * scale * norm[i]
+        for i in range(0, width, 2):
+            a, b, c, s = row[start + i], row[start + i + 1], rotation[i], rotation[i + 1]
+            row[start + i], row[start + i + 1] = a * c - b * s, a * s + b * c
+
+
+@compiled
+def _scores(heads, width, queries, keys, stride, slots, count, out, room):  # type: ignore[no-untyped-def]
+    """Products of one or two heads with all keys seen."""
+    if width % 32 == 0 and heads == 2:
+        _DOTS2(queries, width, keys, stride, slots, count, out, room)
+    elif width % 32 == 0:
+        _DOTS1(queries, width, keys, stride, slots, count, out, room)
+    else:
+        for h in range(heads):
+            mine, place = queries + h * width * BYTES, out + h * room * BYTES
+            _DOTS(mine, width, keys, stride, slots, count, place, room)
+
+
+@compiled
+def _mixture(heads, width, weights, room, slots, count, values, stride, shares, out):  # type: ignore[no-untyped-def]
+    """Weighted sums of all values seen, for one or two heads."""
+    done = 0
+    while done < width:
+        source, place, wide = values + done * BYTES, out + done * BYTES, done + 32 <= width
+        if wide and heads == 2:
+            _MIX2(weights, room, slots, count, source, stride, shares, place, width)
+        elif wide:
+            _MIX1(weights, room, slots, count, source, stride, shares, place, width)
+        else:
+            for h in range(heads):
+                mine, share = weights + h * room * BYTES, shares + h * BYTES
+                target = place + h * width * BYTES
+                _MIX(mine, room, slots, count, source, stride, share, target, width)
+        done += 32 if wide else HALF
+
+
+@compiled
+def _attend(query, keys, slot, seen, count, sizes, out):  # type: ignore[no-untyped-def]
+    """All heads of a query over the slots it sees; query, keys and out are addresses."""
+    width, groups = sizes.width, sizes.heads // sizes.key_heads
+    together = 1 if groups % 2 else 2  # heads that read a key head side by side
+    scores, shares = np.empty((2, count + 2 * LANES), np.float32), np.empty(2, np.float32)
+    weights, slots, room = scores.ctypes.data, seen.ctypes.data, scores.shape[1]
+    scale = np.float32(1) / np.sqrt(np.float32(width))
+    for first in range(0, sizes.heads, together):
+        place = first * width * BYTES
+        head = keys + first // groups * width * BYTES
+        _scores(together, width, query + place, head, slot, slots, count, weights, room)
+        for h in range(together):
+            for i in range(count, count + LANES):
+                scores[h, i] = -np.inf
+            shares[h] = np.float32(1) / soften(weights + h * room * BYTES, count, scale)
+        head += sizes.key_heads * width * BYTES
+        _mixture(together, width, weights, room, slots, count, head, slot, shares.ctypes.data,
+                 out + place)  # fmt: skip
+
+
+@compiled
+def _attention(qkv, store, keys, seen, first, queries, sizes, x, mixed):  # type: ignore[no-untyped-def]
+    """Every query's attention; those before the `first` of each text are dropped. Rows kept."""
+    rows, (slots, counts) = 0, seen
+    for n in range(len(qkv)):
+        if n % queries < first:
+            continue
+        query = qkv.ctypes.data + n * sizes.qkv * BYTES
+        mine = store + n // queries * keys.row * BYTES
+        out = mixed.ctypes.data + rows * mixed.shape[1] * BYTES
+        if counts[n]:
+            _attend(query, mine, keys.slot, slots[n], counts[n], sizes, out)
+        else:
+            mixed[rows] = 0
+        x[rows] = x[n]
+        rows += 1
+    return rows
+
+
+@compiled
+def _enter(tokens, positions, slots, embedding, placed):  # type: ignore[no-untyped-def]
+    """The embedded tokens [B * Q, hidden]; their positions are noted."""
+    batch, queries = tokens.shape
+    x = np.empty((batch * queries, embedding.shape[1]), np.float32)
+    for n in range(len(x)):
+        b, q = n // queries, n % queries
+        token, slot = tokens[b, q], slots[b, q]
+        if not (0 <= token < len(embedding) and 0 <= slot < placed.shape[1]):
+            raise IndexError("a token or a slot is out of range")
+        x[n] = embedding[token]
+        placed[b, slot] = positions[b, q]
+    return x
+
+
+@compiled
+def _store(qkv, positions, slots, store, keys, layer, numbers, sizes):  # type: ignore[no-untyped-def]
+    """Turn queries and keys; keys and values go to their slots."""
+    queries, start = positions.shape[1], sizes.heads * sizes.width
+    for n in range(len(qkv)):
+        b, q = n // queries, n % queries
+        _turn(qkv[n], numbers.rotation[positions[b, q]], numbers.norms[layer], sizes)
+        place = store + (b * keys.row + slots[b, q] * keys.slot) * BYTES
+        source = qkv.ctypes.data + (n * sizes.qkv + start) * BYTES
+        copy(source, place, 2 * sizes.key_heads * sizes.width)
+
+
+@compiled
+def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes):  # type: ignore[no-untyped-def]
+    """Logits [B * keep, padded vocabulary] of the last `keep` queries of each text."""
+    x = _enter(tokens, positions, slots, numbers.embedding, placed)
+    rows, queries, layers = len(x), tokens.shape[1], len(numbers.windows)
+    normal, qkv = np.empty_like(x), np.empty((rows, sizes.qkv), np.float32)
+    mixed = np.empty((rows, sizes.heads * sizes.width), np.float32)
+    gates = np.empty((rows, 2 * sizes.half), np.float32)
+    made = np.empty((rows, sizes.back), np.float32)
+    seen = _see(positions, view, numbers.windows[0], placed)
+    for layer in range(layers):
+        if layer and numbers.windows[layer] != numbers.windows[layer - 1]:
+            seen = _see(positions, view, numbers.windows[layer], placed)
+        _normal(x, rows, sizes, normal)
+        _times(normal, rows, sizes.hidden, numbers, layer, 0, qkv)
+        store = keys.address + layer * keys.layer * BYTES
+        _store(qkv, positions, slots, store, keys, layer, numbers, sizes)
+        first = queries - keep if layer + 1 == layers else 0  # the others are needed by nobody
+        rows = _attention(qkv, store, keys, seen, first, queries, sizes, x, mixed)
+        _times(mixed, rows, mixed.shape[1], numbers, layer, 1, made)
+        _add(x, made, rows)
+        _normal(x, rows, sizes, normal)
+        _times(normal, rows, sizes.hidden, numbers, layer, 2, gates)
+        for n in range(rows):
+            gate = gates.ctypes.data + n * gates.shape[1] * BYTES
+            swish(gate, gate + sizes.half * BYTES, sizes.half)
+        _times(gates, rows, sizes.inner, numbers, layer, 3, made)
+        _add(x, made, rows)
+    logits = np.empty((rows, sizes.vocab), np.float32)
+    _normal(x, rows, sizes, normal)
+    _times(normal, rows, sizes.hidden, numbers, layers, 0, logits)
+    return logits
+
+
+@compiled
+def forward(inputs, prefix, ancestors, placed, counts, arrays, widths):  # type: ignore[no-untyped-def]
+    """`_forward` on plain tuples: those with names take long to hand over."""
+    span, keep, address, layer, row, slot = counts
+    keys, numbers = Keys(address, layer, row, slot), Numbers(*arrays)
+    sizes = Sizes(*widths)
+    tokens, positions, slots = inputs
+    return _forward(
+        tokens, positions, slots, (prefix, ancestors, span), placed, keep, keys, numbers, sizes
+    )
