@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spec_core.models.emitter import BYTES
 from spec_core.models.tiles import (
-    BYTES,
     HALF,
     LANES,
     compiled,
@@ -22,7 +22,7 @@ from spec_core.models.tiles import (
     product,
     soften,
     swish,
-)  # fmt: skip
+)
 
 _DOTS, _DOTS1, _DOTS2 = dots(1, HALF), dots(1, 32), dots(2, 32)
 _MIX, _MIX1, _MIX2 = mix(1, HALF), mix(1, 32), mix(2, 32)
