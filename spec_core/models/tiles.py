@@ -29,22 +29,27 @@ def compiled(function: Callable) -> Any:
 
 
 def tile(rows: int, panels: int) -> Any:
-    """x [rows, depth] times `panels` panels, each a row of biases and `depth` rows of weights."""
+    """x [rows, depth] times `panels` panels, each a row of biases and `depth` rows of weights.
+
+    From three rows on memory behind `near` is brought nearer meanwhile, `step` bytes per row of
+    weights; with fewer the core itself runs far enough ahead.
+    """
 
     def write(
-        e: Emitter, x: Any, stride: Any, panel: Any, depth: Any, out: Any, width: Any
-    ) -> None:
+        e: Emitter, x: Any, stride: Any, panel: Any, depth: Any, out: Any, width: Any, near: Any,
+        step: Any,
+    ) -> None:  # fmt: skip
         size = e.builder.mul(e.builder.add(depth, e.number(1)), e.number(PANEL))
         inputs = [e.at(x, e.builder.mul(stride, e.number(row))) for row in range(rows)]
         sources = [e.builder.add(panel, e.builder.mul(size, e.number(j))) for j in range(panels)]
         start = [e.load(source) for source in sources] * rows
-        ahead = e.builder.mul(size, e.number(panels))  # to the panels that come next
 
         def more(k: Any, sums: list) -> list:
             after = e.builder.add(k, e.number(1))
             weights = [e.load(e.at(source, after, PANEL)) for source in sources]
-            for source in sources:
-                e.fetch(e.at(e.builder.add(source, ahead), after, PANEL))
+            for j in range(panels if rows > 2 else 0):
+                start = e.builder.add(near, e.builder.mul(size, e.number(j)))
+                e.fetch(e.builder.add(start, e.builder.mul(k, step)))
             values = [e.same(e.load(e.at(place, k), FLOAT)) for place in inputs]
             pairs = [(value, weight) for value in values for weight in weights]
             return [e.fused(*pair, total) for pair, total in zip(pairs, sums, strict=True)]
@@ -55,8 +60,8 @@ def tile(rows: int, panels: int) -> Any:
             e.store(total, e.at(place, j, PANEL))
 
     @machine
-    def kernel(context, x, stride, panel, depth, out, width):  # type: ignore[no-untyped-def]
-        return types.void(*[types.intp] * 6), _code(write, LANES)
+    def kernel(context, x, stride, panel, depth, out, width, near, step):  # type: ignore[no-untyped-def]
+        return types.void(*[types.intp] * 8), _code(write, LANES)
 
     return kernel
 
@@ -220,18 +225,19 @@ def _narrow(x, stride, rows, panel, depth, panels, out, width):  # type: ignore[
     while done < panels:
         many = done + together <= panels
         source, place = panel + done * size, out + done * PANEL
+        near = source + together * size
         if rows == 1 and many:
-            _ONE4(x, stride, source, depth, place, width)
+            _ONE4(x, stride, source, depth, place, width, near, PANEL)
         elif rows == 1:
-            _ONE(x, stride, source, depth, place, width)
+            _ONE(x, stride, source, depth, place, width, near, PANEL)
         elif rows == 2 and many:
-            _TWO2(x, stride, source, depth, place, width)
+            _TWO2(x, stride, source, depth, place, width, near, PANEL)
         elif rows == 2:
-            _TWO(x, stride, source, depth, place, width)
+            _TWO(x, stride, source, depth, place, width, near, PANEL)
         elif many:
-            _THREE2(x, stride, source, depth, place, width)
+            _THREE2(x, stride, source, depth, place, width, near, PANEL)
         else:
-            _THREE(x, stride, source, depth, place, width)
+            _THREE(x, stride, source, depth, place, width, near, PANEL)
         done += together if many else 1
 
 
@@ -244,20 +250,22 @@ def product(x, stride, rows, panel, depth, panels, out, width):  # type: ignore[
     if rows <= 3:
         return _narrow(x, stride, rows, panel, depth, panels, out, width)
     size, blocks = (depth + 1) * PANEL, (rows + 5) // 6
+    step = PANEL // blocks  # each block brings its share of the next panel
     for index in range(panels):
         source, done = panel + index * size, 0
         for left in range(blocks, 0, -1):
             take = (rows - done + left - 1) // left
             inputs, place = x + done * stride * BYTES, out + done * width * BYTES + index * PANEL
+            near = source + size + (blocks - left) * depth * step
             if take == 6:
-                _SIX(inputs, stride, source, depth, place, width)
+                _SIX(inputs, stride, source, depth, place, width, near, step)
             elif take == 5:
-                _FIVE(inputs, stride, source, depth, place, width)
+                _FIVE(inputs, stride, source, depth, place, width, near, step)
             elif take == 4:
-                _FOUR(inputs, stride, source, depth, place, width)
+                _FOUR(inputs, stride, source, depth, place, width, near, step)
             elif take == 3:
-                _THREE(inputs, stride, source, depth, place, width)
+                _THREE(inputs, stride, source, depth, place, width, near, step)
             else:
-                _TWO(inputs, stride, source, depth, place, width)
+                _TWO(inputs, stride, source, depth, place, width, near, step)
             done += take
     return None
