@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.books import FIGURES, NOW
+from envs.books import Books
 from envs.feed import Feed, Prompt
 from envs.heads import Actions, Head, Mask
-from envs.rewards import Rate, Reward
+from envs.rewards import Reward
 from spec_core.features import Array, Extractor
 from spec_core.sampling import Sampling
 from spec_core.session import Answer, Observation, Outcome, Question, Session, conversation
@@ -46,24 +46,22 @@ class Engine:
         num_envs: int, seed: int = 0, max_nodes: int = 64, projections: int = 0,
         decision_seconds: float = 0.0,
     ) -> None:  # fmt: skip
-        self.feed, self.head, self.reward, self.sampling = feed, head, reward, sampling
+        self.feed, self.head, self.sampling = feed, head, sampling
+        self.books = Books(reward, head.per_cycle)
         self.verifier, self.max_nodes, self.num_envs = verifier, max_nodes, num_envs
         self.decision_seconds, self.extractor = decision_seconds, Extractor(projections)
         self.size = self.extractor.size + head.extra
-        self.speed = Rate(NOW)
         self.outcome: Outcome | None = None
         feed.begin(seed)
-        self.handed = True  # the first questions of all episodes were given out already
 
     @torch.no_grad()
     def reset(self, seed: int | None = None) -> Array:
         """The first features; goes on with the texts where all episodes have just ended."""
         if seed is not None:
             self.feed.begin(seed)
-        if seed is not None or self.handed:
+        if seed is not None or self.books.handed:
             self._open()
-        self.handed = True
-        self.reward.begin()
+        self.books.begin()
         return self.features
 
     @torch.no_grad()
@@ -74,26 +72,14 @@ class Engine:
             raise ValueError(f"actions must be {self.num_envs} numbers from 0 on, not {actions}")
         if (actions >= self.head.choices).any():
             raise ValueError(f"action {actions.max()}: there are {self.head.choices}")
-        before = list(self.prompts)
-        self.over = np.zeros(self.num_envs, bool)
-        self.figures[0] += self.figures[1]
-        self.figures[1], self.outcome = 0.0, None
-        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        before, self.outcome = list(self.prompts), None
+        self.books.turn()
         self.decisions += 1
         self._run(self.head.answer(actions[self.envs]))
-        return self._step(before)
-
-    def _step(self, before: list[Prompt]) -> Step:
-        """Pay what was earned; where an episode is one cycle, not before it is over."""
-        counted = self.over if self.head.per_cycle else np.ones(self.num_envs, bool)
-        figures = self.figures[0] * counted
-        self.figures[0] -= figures
-        tokens, seconds = figures[0], figures[1]
-        self.speed.add(tokens[counted], seconds[counted])
-        self.handed = not self.over.all()
+        rewards, figures = self.books.settle()
         return Step(
-            self.features, self.reward(tokens, seconds, counted, self.over), self.over, figures,
-            self.final, before, self.outcome, self.entries,
+            self.features, rewards, self.books.over, figures, self.books.final, before,
+            self.outcome, self.entries,
         )  # fmt: skip
 
     def _open(self) -> None:
@@ -105,11 +91,8 @@ class Engine:
             self.verifier, self.max_nodes, self.feed.room,
         )  # fmt: skip
         self.places = {request: request for request in self.session.rows}  # request: environment
-        self.figures = np.zeros((2, len(FIGURES), self.num_envs))  # of this step, and of the next
-        self.over = np.ones(self.num_envs, bool)
-        self.outcome = None
-        self.entries = np.arange(self.num_envs)
-        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        self.books.open(self.num_envs, self.size)
+        self.outcome, self.entries = None, np.arange(self.num_envs)
         self.passed = 0  # texts that ended since the last question
         self.ends: tuple[Observation, list[int], list[int]] | None = None
         self._begin_cycle()
@@ -157,15 +140,10 @@ class Engine:
         """Enter a finished cycle into the books and fill the places of ended texts."""
         envs = [self.places[request] for request in outcome.rows]
         ended = [request not in self.session.rows for request in outcome.rows]
-        figures = np.zeros((len(FIGURES), self.num_envs))
-        figures[:, envs] = self._figures(outcome, ended)
-        late = self.over.astype(int)  # what comes behind an episode's end counts with the next
-        self.figures[late, :, np.arange(self.num_envs)] += figures.T
-        if self.outcome is None and not self.over.all():
+        if self.outcome is None and not self.books.over.all():
             self.outcome, self.entries = outcome, np.argsort(envs)
-        over = ~self.over & (self.head.per_cycle | (figures[-1] > 0))
-        self.over = self.over | over
-        self._note_ends(outcome, envs, over)
+        over = self.books.enter(np.array(envs), self._figures(outcome, ended))
+        self._note_ends(outcome, envs, set(over.tolist()))
         for request, gone in zip(outcome.rows, ended, strict=True):
             if gone:
                 self._admit(self.places.pop(request), request)
@@ -182,10 +160,10 @@ class Engine:
             outcome.accepted, outcome.drafted, depths.tolist(), [1] * batch, ended,
         ), np.float64)  # fmt: skip
 
-    def _note_ends(self, outcome: Outcome, envs: list[int], over: Mask) -> None:
+    def _note_ends(self, outcome: Outcome, envs: list[int], over: set[int]) -> None:
         """Where episodes ended: their last features are read once the cycle has been looked at."""
         active = [self.session.sequences[request] for request in outcome.rows]
-        places = [place for place, env in enumerate(envs) if over[env]]
+        places = [place for place, env in enumerate(envs) if env in over]
         end = Observation(
             outcome.rows, [len(s.tokens) for s in active], [s.remaining for s in active],
             self.sampling.temperature, outcome,
@@ -198,7 +176,7 @@ class Engine:
             end, places, envs = self.ends
             known = self.extractor.observe(end)
             for place in places:
-                self.final[envs[place], : known.shape[1]] = known[place]
+                self.books.final[envs[place], : known.shape[1]] = known[place]
             self.ends = None
         for request in self.extractor.requests.keys() - set(begun.rows):
             del self.extractor.requests[request]
@@ -218,14 +196,9 @@ class Engine:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, fit for JSON: texts under way are not kept."""
-        return {
-            "reward": self.reward.state(), "speed": self.speed.state(),
-            "seed": self.feed.seed, "taken": self.feed.taken,
-        }  # fmt: skip
+        return {**self.books.state(), "seed": self.feed.seed, "taken": self.feed.taken}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with the prompt after those of `state`; the next thing must be a reset."""
-        self.reward.restore(state["reward"])
-        self.speed.restore(state["speed"])
+        self.books.restore(state)
         self.feed.begin(state["seed"], state["taken"])
-        self.handed = True

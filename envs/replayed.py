@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.books import FIGURES, NOW
+from envs.books import Books
 from envs.market import Batches, Floats, Ints, Market
 from envs.replay_heads import Head, Mask
-from envs.rewards import Rate, Reward
+from envs.rewards import Reward
 from spec_core.features import FEATURES, Array, advance, fresh, vector
 
 
@@ -40,12 +40,11 @@ class Replay:
     ) -> None:  # fmt: skip
         """spread: of the seconds, relative; 0: as in the table."""
         self.trace, self.head, self.market, self.batches = head.trace, head, market, batches
-        self.reward, self.spread, self.num_envs = reward, spread, len(batches.load)
+        self.books, self.spread = Books(reward, head.per_cycle), spread
+        self.num_envs = len(batches.load)
         self.size = len(FEATURES) + head.extra
         self.names = np.array([(t.id, t.domain) for t in self.trace.texts], object)
-        self.speed = Rate(NOW)
         self.texts = self.at = np.zeros(0, np.int64)  # none before the first reset
-        self.handed = True  # the first observations of all episodes were given out already
         self.begin(seed)
 
     def begin(self, seed: int, taken: int = 0) -> None:
@@ -70,10 +69,9 @@ class Replay:
         """All environments begin a text, or go on where all episodes have just ended."""
         if seed is not None:
             self.begin(seed)
-        if seed is not None or self.handed:
+        if seed is not None or self.books.handed:
             self._open()
-        self.handed = True
-        self.reward.begin()
+        self.books.begin()
         return self.features
 
     def _open(self) -> None:
@@ -81,9 +79,8 @@ class Replay:
         self.texts = self.take(self.num_envs)
         self.at = self.trace.first[self.texts]
         self.history, self.first = fresh(self.num_envs), np.ones(self.num_envs, np.float32)
-        self.figures = np.zeros((2, len(FIGURES), self.num_envs))  # of this step, and of the next
-        self.over = every = np.ones(self.num_envs, bool)
-        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        self.books.open(self.num_envs, self.size)
+        every = np.ones(self.num_envs, bool)
         self._run(every & ~self.head.begin(self.at, every))
 
     @property
@@ -94,19 +91,11 @@ class Replay:
     def step(self, actions: Ints) -> Step:
         """Take one decision per environment and run on to the next."""
         self._check(actions)
-        texts, self.over = self.texts.copy(), np.zeros(self.num_envs, bool)
-        self.figures[0] += self.figures[1]
-        self.figures[1] = 0.0
-        self.final = np.zeros((self.num_envs, self.size), np.float32)
+        texts = self.texts.copy()
+        self.books.turn()
         self._run(self.head.answer(actions))
-        counted = self.over if self.head.per_cycle else np.ones(self.num_envs, bool)
-        figures = self.figures[0] * counted
-        self.figures[0] -= figures
-        tokens, seconds = figures[0], figures[1]
-        self.speed.add(tokens[counted], seconds[counted])
-        self.handed = not self.over.all()
-        rewards = self.reward(tokens, seconds, counted, self.over)
-        return Step(self.features, rewards, self.over, figures, self.final, texts)
+        rewards, figures = self.books.settle()
+        return Step(self.features, rewards, self.books.over, figures, self.books.final, texts)
 
     def _run(self, done: Mask) -> None:
         """Close cycles and begin the next ones, until everybody is asked something."""
@@ -143,13 +132,15 @@ class Replay:
         figures = np.stack((
             tokens, seconds, seen.accepted, seen.drafted, seen.depth, np.ones(len(rows)), ended,
         ))  # fmt: skip
-        self._enter(rows, figures)
-        over = rows[~self.over[rows] & (ended | self.head.per_cycle)]
-        self.over[over] = True
+        over = self._enter(rows, figures)
         lengths = self.trace.prompt[self.texts[over]] + self.at[over]
         lengths -= self.trace.first[self.texts[over]]
-        self.final[over, : len(FEATURES)] = self._known(over, lengths)
+        self.books.final[over, : len(FEATURES)] = self._known(over, lengths)
         self._admit(rows[ended])
+
+    def _enter(self, rows: Ints, figures: Floats) -> Ints:
+        """Count finished cycles, [FIGURES, rows]; returns the rows whose episodes are over."""
+        return self.books.enter(rows, figures)
 
     def _seconds(self) -> Floats:
         """[B] of the cycles that are over."""
@@ -158,10 +149,6 @@ class Replay:
             whole = self.chance.standard_normal(len(self.batches.sizes))
             seconds = seconds * np.exp(self.spread * self.batches.spread(whole))
         return seconds
-
-    def _enter(self, rows: Ints, figures: Floats) -> None:
-        """Count [FIGURES, rows]; what comes behind an episode's end counts with the next."""
-        self.figures[self.over[rows].astype(int), :, rows] += figures.T
 
     def _admit(self, rows: Ints) -> None:
         """The next texts take some places."""
@@ -185,14 +172,9 @@ class Replay:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, fit for JSON: texts under way are not kept."""
-        return {
-            "reward": self.reward.state(), "speed": self.speed.state(),
-            "seed": self.seed, "taken": self.taken,
-        }  # fmt: skip
+        return {**self.books.state(), "seed": self.seed, "taken": self.taken}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on with the text after those of `state`; the next thing must be a reset."""
-        self.reward.restore(state["reward"])
-        self.speed.restore(state["speed"])
+        self.books.restore(state)
         self.begin(state["seed"], state["taken"])
-        self.handed = True

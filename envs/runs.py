@@ -46,13 +46,13 @@ class _Once(Replay):
         super().begin(seed, taken)
         self.sums, self.going = np.zeros((5, len(self.trace.texts))), np.ones(self.num_envs, bool)
 
-    def _enter(self, rows: Ints, figures: Floats) -> None:
-        super()._enter(rows, figures)
+    def _enter(self, rows: Ints, figures: Floats) -> Ints:
         tokens, seconds, accepted, drafted, _, cycles, ended = figures
         first = self.going[rows]
         counted = np.stack((tokens, seconds, cycles, drafted, accepted))[:, first]
         self.sums[:, self.texts[rows[first]]] += counted
         self.going[rows] &= ended == 0
+        return super()._enter(rows, figures)
 
 
 def run(trace: Trace, costs: Costs, choose: Choose, learned: bool = True) -> Totals:

@@ -64,7 +64,7 @@ class Shell:
     @property
     def rate(self) -> float:
         """Tokens per second of late."""
-        return self.engine.speed.value
+        return self.engine.books.speed.value
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, fit for JSON; texts under way are not kept."""

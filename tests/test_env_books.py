@@ -51,7 +51,7 @@ def test_the_books_balance(head, ticking, texts):
             episodes[:] = 0
         if len(texts) == 6:
             break
-    left = engine.figures.sum(0)[:, 0]  # of the text under way
+    left = engine.books.figures.sum(0)[:, 0]  # of the text under way
     spent = engine.session.seconds
     features = (next(looks) - len(engine.looks)) / 1000
     right = spent.draft + spent.verify + spent.commit + features + 0.5 * steps
@@ -205,4 +205,4 @@ def test_bad_calls_are_named():
 
 def test_a_reward_object_may_be_given():
     reward = TokensPerSecond(3, start_rate=200.0)
-    assert several(reward=reward).engine.reward is reward
+    assert several(reward=reward).engine.books.reward is reward

@@ -257,7 +257,7 @@ def test_a_restored_environment_goes_on_with_the_next_prompts():
     state = json.loads(json.dumps(env.state()))
     other.restore(state)
     assert other.rate == env.rate > 0
-    assert other.engine.reward.state() == env.engine.reward.state()
+    assert other.engine.books.reward.state() == env.engine.books.reward.state()
     ids = [env.engine.feed.take()[0].id for _ in range(2)]
     assert other.reset()[1]["prompt_id"].tolist() == ids
 

@@ -250,7 +250,7 @@ def test_ended_episodes_begin_anew_in_the_same_step(head, plan):
             assert (info["cycles"] >= over).all() and not rewards[~over].any()
         ended, tokens = ended + info["ended"].sum(), tokens + info["tokens"].sum()
     assert ended > 8 and tokens > 10 * ended
-    left = env.unwrapped.engine.figures.sum(0)[0].sum()  # of cycles that were not paid yet
+    left = env.unwrapped.engine.books.figures.sum(0)[0].sum()  # of cycles that were not paid yet
     engine = env.unwrapped.engine
     assert tokens + left == 10 * (engine.taken - 8) + engine.trace.place[engine.at].sum()
 
@@ -370,7 +370,7 @@ def test_cycles_that_ask_nothing_are_charged_once_and_counted_with_the_next():
         info = env.step(int(draw(engine.masks, chance, 0.5)[0]))[4]
         sums += [info["seconds"], info["cycles"]]
         several += info["cycles"] > 1
-    left = engine.figures.sum(0)[[1, 5], 0]
+    left = engine.books.figures.sum(0)[[1, 5], 0]
     assert silent > 3 and several
     assert (sums + left)[0] == pytest.approx(right)
 

@@ -191,7 +191,7 @@ def test_each_load_is_paid_by_its_own_rate():
     env = ReplayVectorEnv(accepting(), bound_at(4), 8, loads=LOADS, together=True)
     env.reset(seed=0)
     rewards = np.stack([env.step(np.full(8, 3))[1] for _ in range(200)])[50:]
-    rate = env.engine.reward.values
+    rate = env.engine.books.reward.values
     assert rate[0] > 2 * rate[1]  # one plan: no load is better than what is usual there
     for load in range(2):
         assert rewards[:, load::2].mean() == pytest.approx(rate.mean(), rel=0.05)
