@@ -215,8 +215,8 @@ def test_a_level_costs_what_the_cycles_show():
 def test_an_acceptance_head_obeys_a_given_threshold():
     env = StopToy()
     features = np.vstack([env.reset()[0] for _ in range(50)])
-    loose = learned("specdec_pp", env, 2000, threshold=0.99).policy().chooser
-    strict = learned("specdec_pp", StopToy(), 2000, threshold=0.01).policy().chooser
+    loose = learned("specdec_pp", env, 2000, threshold=0.99, hidden=()).policy().chooser
+    strict = learned("specdec_pp", StopToy(), 2000, threshold=0.01, hidden=()).policy().chooser
     assert loose.choose(features).sum() < strict.choose(features).sum()
 
 

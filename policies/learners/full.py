@@ -27,8 +27,8 @@ class FullInformation(Regression):
     heads = ("menu", "stop")
 
     def __init__(
-        self, seat: Seat, seed: int = 0, exploring: float = 0.1, hidden: Sequence[int] = (32,),
-        refit: int = 4096, updates: int = 1000,
+        self, seat: Seat, seed: int = 0, exploring: float = 0.1,
+        hidden: Sequence[int] = (64, 64), refit: int = 4096, updates: int = 3000,
     ) -> None:  # fmt: skip
         super().__init__(seat, seed, exploring, hidden, refit, updates)
         self.memory = Memory(seat.inputs + seat.choices)  # features, milliseconds saved

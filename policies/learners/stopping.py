@@ -35,7 +35,7 @@ class SpecDecPP(Fitted):
 
     def __init__(
         self, seat: Seat, seed: int = 0, threshold: float | None = None, exploring: float = 0.25,
-        hidden: Sequence[int] = (), updates: int = 600,
+        hidden: Sequence[int] = (64, 64), updates: int = 3000,
     ) -> None:  # fmt: skip
         super().__init__(seat, seed, exploring)
         assert seat.plan is not None
