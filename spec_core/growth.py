@@ -7,7 +7,7 @@ drafting itself is a fixed sequence of tensor operations without a host read.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -40,11 +40,21 @@ class Growth:
     slots: Tensor  # [1, pool] the draft slot of each candidate's parent; the root's own is 0
     padded: bool  # some sequence has fewer candidates than the padding
 
-    @property
+    @cached_property
     def chain(self) -> bool:
         """One candidate per round for everybody: no selection is needed."""
         single = all(level.width * level.children == 1 for level in self.levels)
         return single and not self.padded and len(self.levels) < min(self.budgets)
+
+    @cached_property
+    def expanded(self) -> int:
+        """Nodes that all rounds expand in a sequence."""
+        return sum(level.width for level in self.levels)
+
+    @cached_property
+    def children(self) -> int:
+        """The most candidates behind one node."""
+        return max(level.children for level in self.levels)
 
     @property
     def nodes(self) -> int:

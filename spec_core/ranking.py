@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from spec_core.drafters.base import Candidates
 from spec_core.noise import DRAFT, gumbel
+from spec_core.rows import rows
 
 DRAWS = 4096  # more draft slots than any cycle has: keeps the noise of two cycles apart
 
@@ -17,19 +20,18 @@ class Ranker:
     def __init__(self, temperature: float = 1.0, noise: Tensor | None = None) -> None:
         self.temperature, self.noise = temperature, noise  # noise: [B, depths, V]
         self.count = 1
-        self.logs = torch.empty(0)  # [B, W, V] what the last candidates were taken from
+        self.found: Any = None  # the logs, in the host's memory or the device's
+
+    @property
+    def logs(self) -> Tensor:
+        """[B, W, V] what the last candidates were taken from."""
+        return torch.as_tensor(self.found)
 
     def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
-        logits = logits.float()
-        if self.temperature != 1:
-            logits = logits / self.temperature
-        if self.noise is not None:
-            logits = logits + self._rows(depths)
-        self.logs = logits.log_softmax(-1)
-        if self.count == 1:
-            scores, tokens = self.logs.max(-1, keepdim=True)
-        else:
-            scores, tokens = self.logs.topk(self.count, -1)
+        noise = None if self.noise is None else self._rows(depths).expand(logits.shape)
+        tokens, scores, self.found = rows(logits.is_cpu).best(
+            logits.float(), self.temperature, noise, self.count
+        )
         return Candidates(tokens, scores)
 
     def _rows(self, depths: Tensor | int) -> Tensor:

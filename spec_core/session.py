@@ -11,7 +11,7 @@ import torch
 from spec_core.clock import Seconds, clock, now
 from spec_core.doubt import Doubt
 from spec_core.drafters.base import DraftState
-from spec_core.drafters.lm import causal, prefill
+from spec_core.drafters.lm import prefill, straight
 from spec_core.drafting import Drafting, LevelView, Stops, draft
 from spec_core.growth import grow
 from spec_core.models.base import View
@@ -19,6 +19,7 @@ from spec_core.plan import Plan
 from spec_core.policy import Policy
 from spec_core.sampling import Sampling
 from spec_core.sequence import Ending, Sequence
+from spec_core.tensors import ahead, tensor
 from spec_core.tree import Tree
 from spec_core.verifiers.base import Verifier, chance
 
@@ -131,19 +132,18 @@ class Session:
         self.chance.seeds = [s.seed for s in active]
         self.chance.lengths = [len(s.tokens) for s in active]
         # An upload waits for the device: it comes here, where nothing is under way yet.
-        roots = torch.tensor([s.tokens[-1:] for s in active], device=self.target.device)
-        self.base = self.chance.column(self.chance.lengths) - 1
+        roots = tensor([s.tokens[-1:] for s in active], self.target.device)
+        self.base = self.chance.column([length - 1 for length in self.chance.lengths])
         depth = max(plan.depth for plan in self.plans)
         if depth == 0 or max(plan.budget for plan in self.plans) == 1:
             return Tree.roots(roots)
         assert self.drafting is not None
         growth = grow(self.plans, self.verifier.sampled and not self.greedy, self.target.device)
-        expanded = sum(level.width for level in growth.levels)
-        if expanded > DRAFT_ROOM:
+        if growth.expanded > DRAFT_ROOM:
             raise ValueError(
-                f"the plan expands {expanded} nodes, {DRAFT_ROOM} are the most per cycle"
+                f"the plan expands {growth.expanded} nodes, {DRAFT_ROOM} are the most per cycle"
             )
-        if max(level.children for level in growth.levels) > self.target.vocab_size:
+        if growth.children > self.target.vocab_size:
             raise ValueError("the plan asks for more children than the vocabulary has tokens")
         rank = self.verifier.ranker(self.chance, depth)
         texts = [s.tokens for s in active]
@@ -159,13 +159,13 @@ class Session:
 
     def score(self, tree: Tree) -> torch.Tensor:
         """The target's logits [B, N, V] on the trees: one forward."""
-        lengths, device = self.chance.lengths, self.target.device
-        slots = self.base + torch.arange(tree.nodes, device=device)
-        positions = self.base + tree.depths
-        ancestors = tree.ancestors if tree.nodes > 1 else causal(1, device)
-        full = len(lengths) == 1 and tree.nodes == 1
+        lengths = self.chance.lengths
+        if tree.chain and len(lengths) == 1:
+            return straight(self.target, tree.tokens, lengths[0] - 1, self.cache, tree.nodes)
+        slots = ahead(self.base, 0, tree.nodes)
+        positions = slots if tree.chain else self.base + tree.depths
         span = max(lengths) - 1 + tree.nodes
-        view = View(self.base[:, 0], ancestors, span, full)
+        view = View(self.base[:, 0], tree.ancestors, span)
         tokens = tree.tokens if tree.chain else tree.tokens.clamp(min=0)
         return self.target.forward(tokens, positions, slots, view, self.cache, keep=tree.nodes)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from spec_core.tensors import causal, numbers
 
 NOTHING = -1  # the token of a padding node: no target ever picks it
 
@@ -20,6 +24,15 @@ def ancestors_of(parents: Tensor, depth: int) -> Tensor:
         seen = seen | seen.gather(1, index)
         jump, reach = jump.gather(1, jump), 2 * reach
     return seen
+
+
+@lru_cache(maxsize=1024)
+def _chains(
+    batch: int, nodes: int, held: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Parents, depths and `expanded` [B, N] where the drafter holds the first few nodes."""
+    depths = torch.arange(nodes, device=device).expand(batch, -1)
+    return (depths - 1).clamp(min=0), depths, torch.where(depths < held, depths, -1)
 
 
 @dataclass(frozen=True)
@@ -69,24 +82,29 @@ class Tree:
     @property
     def ancestors(self) -> Tensor:
         """[B or 1, N, N] bool: the attention mask within the tree."""
-        if self.chain:
-            ones = torch.ones(
-                1, self.nodes, self.nodes, dtype=torch.bool, device=self.tokens.device
-            )
-            return ones.tril()
+        if self.chain or self.nodes == 1:
+            return causal(self.nodes, self.tokens.device)
         return ancestors_of(self.parents, self.depth)
 
-    def read(self, extra: Tensor) -> list[Nodes]:
-        """All sequences' nodes and extra numbers [B, any], in one host read."""
-        n = self.nodes
-        rows = torch.cat((self.tokens, self.parents, self.expanded, extra), 1).tolist()
-        return [Nodes(r[:n], r[n : 2 * n], r[2 * n : 3 * n], r[3 * n :]) for r in rows]
+    def read(self, *extra: Any) -> list[Nodes]:
+        """All sequences' nodes and extra numbers [B, any], on the CPU also as arrays."""
+        read = numbers((self.tokens, self.parents, self.expanded, *extra))
+        return [
+            Nodes(tokens, parents, slots, [n for part in rest for n in part])
+            for tokens, parents, slots, *rest in zip(*read, strict=True)
+        ]
 
     @classmethod
     def roots(cls, tokens: Tensor) -> Tree:
         """Trees of one node each: the plain autoregressive step. tokens: [B, 1]."""
-        zero = torch.zeros_like(tokens)
-        return cls(tokens, zero, zero, zero.float(), zero - 1, depth=0, chain=True)
+        return cls.line(tokens, torch.zeros_like(tokens, dtype=torch.float), held=0)
+
+    @classmethod
+    def line(cls, tokens: Tensor, scores: Tensor, held: int, drafts: Tensor | None = None) -> Tree:
+        """Chains, of whose nodes [B, N] the drafter holds the first few."""
+        batch, nodes = tokens.shape
+        parents, depths, expanded = _chains(batch, nodes, held, tokens.device)
+        return cls(tokens, parents, depths, scores, expanded, nodes - 1, chain=True, drafts=drafts)
 
     def first(self, nodes: int) -> Tree:
         """The same trees with fewer nodes each; parents come first, so what is left is a tree."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spec_core import Pair, Plan, Template
-from spec_core.drafters.base import Candidates, Frontier, Rank
+from spec_core.drafters.base import Candidates, DraftState, Frontier, Rank
 from spec_core.drafters.lm import ModelDrafter
 from spec_core.models.base import Model
 from spec_core.models.load import load_model
@@ -114,6 +114,8 @@ class Counting:
         self.model, self.rows, self.queries = model, [], []
 
     def __getattr__(self, name: str):
+        if name in ("chain", "straight"):
+            raise AttributeError("there is no way past forward")
         return getattr(self.model, name)
 
     def forward(self, tokens: Tensor, *rest, **options) -> Tensor:
@@ -157,7 +159,7 @@ class Hashed:
         return HashedState(self)
 
 
-class HashedState:
+class HashedState(DraftState):
     """The texts behind every draft slot of this cycle."""
 
     def __init__(self, drafter: Hashed) -> None:

@@ -19,7 +19,8 @@ from envs.cost import Costs, price
 from envs.replay import ReplayEnv, ReplayVectorEnv
 from envs.rewards import CycleRate
 from spec_core import Fixed, Menu, Pair, Plan, SpeculativeDecoder, Template
-from spec_core.features import Extractor
+from spec_core.drafters.base import DraftState
+from spec_core.extractor import Extractor
 from spec_core.policy import Silent
 
 EVERY = Menu.of(
@@ -113,7 +114,7 @@ def test_replay_is_live_decoding_for_every_kind_of_plan(kind, temperature, eos):
     assert compare(lettered(kind, eos), EVERY, 5, 24, temperature) > 200
 
 
-class Rounds:
+class Rounds(DraftState):
     """A drafter that counts the rounds it is asked for."""
 
     def __init__(self, drafter) -> None:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from spec_core.ranking import Ranker
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,27 @@ Rank = Callable[[Tensor, Tensor | int], Candidates]  # (logits [B, W, V], depths
 
 
 class DraftState(Protocol):
-    """A token source at work on a batch of sequences."""
+    """A token source at work on a batch of sequences; to inherit from it gives `follow`."""
 
     def start(self, texts: list[list[int]], rank: Rank) -> Candidates:
         """Catch up with the committed texts and propose what follows them, [B, 1, C]."""
 
     def expand(self, frontier: Frontier, rank: Rank) -> Candidates:
         """Propose what follows each frontier node, [B, W, C]."""
+
+    def follow(
+        self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, bar: float
+    ) -> tuple[list[int], list[float]]:
+        """The next level or more of a chain `path` behind the only text: tokens, path scores.
+
+        A source may go on by itself, up to so many levels, as long as the score is above the bar.
+        """
+        if not path:
+            found = self.start([text], rank)
+        else:
+            node, depth = torch.tensor([path[-1:]]), len(path)
+            found = self.expand(Frontier(node, depth, None, slot=depth, chain=True), rank)
+        return [int(found.tokens)], [(found.scores + score).item()]
 
     def commit(self, row: int, length: int, path: list[int]) -> None:
         """A cycle that began at text length `length` accepted these draft slots (-1: none held)."""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from spec_core.drafters.base import Candidates, Frontier, Rank
+from spec_core.drafters.base import Candidates, DraftState, Frontier, Rank
 from spec_core.models.base import Cache, Model, View
+from spec_core.tensors import ahead, causal, tensor
+
+if TYPE_CHECKING:
+    from spec_core.models.cache import SlotCache
+    from spec_core.models.compiled import CompiledModel
+    from spec_core.ranking import Ranker
 
 CATCH_UP = 2  # a cycle leaves at most this many tokens unseen: the last accepted one and the bonus
-
-
-@lru_cache(maxsize=64)
-def causal(queries: int, device: torch.device) -> Tensor:
-    """Every query sees itself and those before it, [1, Q, Q]."""
-    return torch.ones(1, queries, queries, dtype=torch.bool, device=device).tril()
-
-
-@lru_cache(maxsize=8)
-def steps(device: torch.device) -> Tensor:
-    """0, 1, 2, ... for slicing."""
-    return torch.arange(4096, device=device)
 
 
 @lru_cache(maxsize=8)
@@ -31,18 +26,28 @@ def everything(device: torch.device) -> Tensor:
     return torch.ones(1, 1, 4096, dtype=torch.bool, device=device)
 
 
+def straight(model: Model, tokens: Tensor, first: int, cache: Cache, keep: int) -> Tensor:
+    """Logits [1, keep, V] of tokens [1, Q] that follow each other in one text.
+
+    They go to slots from `first` on. A model may have a shorter way of its own.
+    """
+    if hasattr(model, "straight"):
+        return model.straight(tokens, first, cache, keep)
+    queries = tokens.shape[1]
+    slots = torch.arange(first, first + queries, device=model.device)[None]
+    view = View(slots[:, 0], causal(queries, model.device), first + queries, full=queries == 1)
+    positions = slots.clamp(max=model.max_context - 1)  # a draft may have the smaller context
+    return model.forward(tokens, positions, slots, view, cache, keep)
+
+
 def prefill(
     model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int = 512
 ) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
     mine = cache.rows(row, row + 1)
     for begin in range(start, len(text), chunk):
-        end = min(begin + chunk, len(text))
-        tokens = torch.tensor([text[begin:end]], device=model.device)
-        slots = torch.arange(begin, end, device=model.device)[None]
-        view = View(slots[:, 0], causal(end - begin, model.device), span=end)
-        positions = slots.clamp(max=model.max_context - 1)  # a draft may have the smaller context
-        model.forward(tokens, positions, slots, view, mine, keep=1)
+        tokens = tensor([text[begin : begin + chunk]], model.device)
+        straight(model, tokens, begin, mine, keep=1)
 
 
 class ModelDrafter:
@@ -54,10 +59,11 @@ class ModelDrafter:
 
     def open(self, batch: int, slots: int) -> ModelDraftState:
         """Start on `batch` sequences with room for `slots` tokens each."""
-        return ModelDraftState(self.model, batch, slots)
+        alone = hasattr(self.model, "chain")
+        return (ChainDraftState if alone else ModelDraftState)(self.model, batch, slots)
 
 
-class ModelDraftState:
+class ModelDraftState(DraftState):
     """The draft model's KV of a batch; `known[b]` leading tokens of text b are in it."""
 
     def __init__(self, model: Model, batch: int, slots: int) -> None:
@@ -65,18 +71,22 @@ class ModelDraftState:
         self.store = self.cache = model.new_cache(batch, slots)
         self.base = torch.zeros(batch, 1, dtype=torch.int64)
 
-    def start(self, texts: list[list[int]], rank: Rank) -> Candidates:
-        """Feed the unseen ends of the texts and propose what follows, [B, 1, C]."""
+    def _catch_up(self, texts: list[list[int]]) -> int:
+        """Prefill all but the texts' ends; how many tokens those have, which are to be fed now."""
         behind = min(CATCH_UP, *map(len, texts))  # a text of one token has no two
         for row, text in enumerate(texts):
             if self.known[row] == 0 or len(text) - self.known[row] > behind:
                 prefill(self.model, self.cache, row, text[:-1], self.known[row])
                 self.known[row] = len(text) - 1
-        lag = max(len(text) - known for text, known in zip(texts, self.known, strict=True))
+        return max(len(text) - known for text, known in zip(texts, self.known, strict=True))
+
+    def start(self, texts: list[list[int]], rank: Rank) -> Candidates:
+        """Feed the unseen ends of the texts and propose what follows, [B, 1, C]."""
+        lag = self._catch_up(texts)
         device, lengths = self.model.device, [len(text) for text in texts]
-        tokens = torch.tensor([text[-lag:] for text in texts], device=device)
-        first = torch.tensor([[length - lag] for length in lengths], device=device)
-        slots = first + torch.arange(lag, device=device)
+        tokens = tensor([text[-lag:] for text in texts], device)
+        first = tensor([[length - lag] for length in lengths], device)
+        slots = ahead(first, 0, lag)
         full = lag == 1 and len(texts) == 1
         view = View(first[:, 0], causal(lag, device), span=max(lengths), full=full)
         positions = slots.clamp(max=self.max_context - 1)  # texts beyond it draft nothing
@@ -87,7 +97,7 @@ class ModelDraftState:
     def expand(self, frontier: Frontier, rank: Rank) -> Candidates:
         """One forward over the frontier, each node behind its ancestors."""
         width = frontier.tokens.shape[1]
-        slots = self.base + steps(self.base.device)[frontier.slot : frontier.slot + width]
+        slots = ahead(self.base, frontier.slot, width)
         positions = slots if frontier.chain else (self.base + frontier.depths).expand(slots.shape)
         if len(slots) > 1:  # padding of a sequence near the end of the context
             positions = positions.clamp(max=self.max_context - 1)
@@ -125,3 +135,25 @@ class ModelDraftState:
         """A new text, of which nothing is known, takes the row behind the last."""
         self.known.append(0)
         self.cache = self.store.rows(0, len(self.known))
+
+
+class ChainDraftState(ModelDraftState):
+    """With a model that drafts a chain by itself."""
+
+    model: CompiledModel
+    cache: SlotCache
+
+    def follow(
+        self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, bar: float
+    ) -> tuple[list[int], list[float]]:
+        """All levels in one call, or those up to the first that is not above the bar."""
+        depth = len(path)
+        fed = path[-1:] if path else text[-self._catch_up([text]) :]
+        first = len(text) + depth - len(fed)
+        noise = None if rank.noise is None else rank.noise[:, depth:]
+        ranking = rank.temperature, score, bar
+        tokens, scores, rank.found = self.model.chain(
+            fed, first, noise, levels, ranking, self.cache
+        )
+        self.known = [len(text)]
+        return tokens, scores

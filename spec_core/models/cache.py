@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +29,11 @@ class SlotCache:
         if (start, stop) == (0, self.batch):
             return self
         return _RowsOfCache(self, start, stop)
+
+    @cached_property
+    def place(self) -> tuple[np.ndarray, tuple[int, ...]]:
+        """For machine code on the CPU: positions; the data's address and its steps in floats."""
+        return self.positions.numpy(), (self.data.data_ptr(), *self.data.stride()[:3])
 
     def write(self, layer: int, flat: Tensor, values: Tensor) -> None:
         """Store values [B * Q, heads, D] at flat slots (row * slots + slot)."""

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from spec_core.models.base import ModelError, View
 from spec_core.models.cache import SlotCache
+from spec_core.models.chain import chain, feed
 from spec_core.models.fast import Layer, Reader, Shape, check, rotations, sliding_windows
 from spec_core.models.forward import Sizes, forward, padded
+from spec_core.models.ranks import SILENCE
 from spec_core.models.tiles import HALF, LANES
 from spec_core.models.weights import Weights
 
@@ -86,6 +88,7 @@ class CompiledModel:
             padded((s.heads + 2 * s.key_heads) * s.head_dim), s.intermediate,
             padded(s.intermediate), padded(s.hidden), padded(s.vocab), s.eps,
         )  # fmt: skip
+        self.widths = tuple(self.sizes)
         packer = _Packer(self.sizes, s.layers)
         for index, window in enumerate(windows):
             packer.block(index, reader.layer(index, window))
@@ -114,14 +117,39 @@ class CompiledModel:
     ) -> Tensor:  # fmt: skip
         """Logits [B, keep, V] of the last `keep` queries; the queries' KV goes to `slots`."""
         batch, queries = tokens.shape
-        data, inputs = cache.data, (_array(tokens), _array(positions), _array(slots))
-        counts = (view.span, min(keep, queries), data.data_ptr(), *data.stride()[:3])
+        inputs, (placed, place) = (_array(tokens), _array(positions), _array(slots)), cache.place
         logits = forward(
-            inputs, _array(view.prefix), _array(view.ancestors), cache.positions.numpy(), counts,
-            self.arrays, tuple(self.sizes),
+            inputs, _array(view.prefix), _array(view.ancestors), placed,
+            (view.span, min(keep, queries), *place), self.arrays, self.widths,
         )  # fmt: skip
-        return torch.from_numpy(logits).view(batch, -1, self.sizes.vocab)[..., : self.vocab_size]
+        logits = logits.reshape(batch, -1, self.sizes.vocab)[..., : self.vocab_size]
+        return torch.from_numpy(logits)
+
+    def straight(self, tokens: Tensor, first: int, cache: SlotCache, keep: int) -> Tensor:
+        """`forward` of tokens [1, Q] that follow each other in one text, in slots from `first`."""
+        placed, place = cache.place
+        logits = feed(
+            tokens.numpy(), first, min(keep, tokens.shape[1]), placed, place, self.arrays,
+            self.widths,
+        )  # fmt: skip
+        return torch.from_numpy(logits[None, :, : self.vocab_size])
+
+    def chain(
+        self, tokens: list[int], first: int, noise: Tensor | None, levels: int,
+        ranking: tuple[float, float, float], cache: SlotCache,
+    ) -> tuple[list[int], list[float], np.ndarray]:  # fmt: skip
+        """Draft alone behind a text's last tokens, in slots from `first` on.
+
+        The best tokens, path scores and the last logs [1, 1, V], up to so many levels or to a path
+        not above the bar; ranking: temperature, the score so far, the bar; noise: [1, levels, V].
+        """
+        placed, place = cache.place
+        found, scores, logs = chain(
+            np.array([tokens]), first, SILENCE if noise is None else noise.numpy(), levels, ranking,
+            placed, place, self.arrays, self.widths,
+        )  # fmt: skip
+        return found.tolist(), scores.tolist(), logs
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.contiguous().numpy()
+    return np.ascontiguousarray(tensor.numpy())

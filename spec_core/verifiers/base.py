@@ -11,6 +11,7 @@ from torch import Tensor
 from spec_core.noise import TARGET, NoiseWindow
 from spec_core.ranking import Drawer, Ranker
 from spec_core.sampling import Sampling
+from spec_core.tensors import tensor
 from spec_core.tree import Nodes, Tree
 
 
@@ -30,7 +31,7 @@ class Chance:
 
     def column(self, values: list[int]) -> Tensor:
         """[B, 1] int64 on the device."""
-        return torch.tensor(values, device=self.device)[:, None]
+        return tensor([[value] for value in values], self.device)
 
 
 def chance(sampling: Sampling, vocab: int, device: torch.device) -> Chance:

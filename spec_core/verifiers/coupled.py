@@ -6,10 +6,12 @@ the walk goes on while a child carries that token. Whatever was drafted, the tex
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor
 
 from spec_core.ranking import Ranker
+from spec_core.rows import rows
 from spec_core.tree import Nodes, Tree
 from spec_core.verifiers.base import Chance, Verdict
 
@@ -32,19 +34,20 @@ class Coupled:
 
     def accept(self, logits: Tensor, tree: Tree, chance: Chance) -> Verdict:
         """Pick the target's token at every node and follow the picks from the root."""
-        largest, picks = logits.max(-1)  # [B, N]; a NaN is the largest of its row
+        found = rows(logits.is_cpu)
+        picks, finite = found.largest(logits.float())
         if not chance.sampling.greedy:
             noise = chance.target(tree.depth + 1)
-            if tree.nodes > 1:
+            if not tree.chain:
                 index = tree.depths[:, :, None].expand(-1, -1, noise.shape[2])
                 noise = noise.gather(1, index)
-            picks = (chance.sampling.shape(logits) + noise).argmax(-1)
-        return follow(picks, tree, largest.isfinite().all(1))
+            picks, _ = found.largest(chance.sampling.shape(logits) + noise)
+        return follow(picks, finite, tree)
 
 
-def follow(picks: Tensor, tree: Tree, finite: Tensor) -> Verdict:
+def follow(picks: Any, finite: Any, tree: Tree) -> Verdict:
     """The longest path from the root whose every node is its parent's pick."""
-    nodes = tree.read(torch.cat((picks, finite[:, None]), 1))
+    nodes = tree.read(picks, finite)
     paths = [_walk(n) for n in nodes]
     ends = [path[-1] if path else 0 for path in paths]
     return Verdict(

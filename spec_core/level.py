@@ -1,0 +1,35 @@
+"""What drafting shows a policy between two levels, and what it wants to hear."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from spec_core.tree import Tree
+
+Scores = list[list[float]]  # of a level's candidates, by sequence
+
+
+@dataclass(frozen=True)
+class LevelView:
+    """What a policy that is asked after each draft level may see."""
+
+    depth: int
+    scores: Tensor  # [B, candidates of this level] log path probabilities; -inf: none
+    width: int
+    pool: list[Tensor]  # scores of all levels so far, the root first
+    logs: Tensor  # [B, width, V] log probabilities that this level's candidates were taken from
+    numbers: list[Scores] = field(default_factory=list)  # the pool, on the host
+    asked: list[bool] = field(default_factory=list)  # [B] whose answers count
+
+    @property
+    def entropy(self) -> Tensor:
+        """Of the draft's distributions behind this level, in nats, [B, width]."""
+        return -(self.logs.exp() * self.logs).nan_to_num(0.0).sum(-1)
+
+
+# Asks with a LevelView after levels in doubt, wants a mask [B] of who stops; a Tree ends.
+Stops = Tensor | list[bool]
+Drafting = Generator[LevelView, Stops, Tree]

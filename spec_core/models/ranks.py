@@ -1,0 +1,83 @@
+"""A draft's best tokens as machine code: log-softmax and the largest; knows no model and no tree.
+
+A row has the same bits alone, among others and within a chain that drafts on by itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spec_core.models.tiles import LANES, compiled, soften
+
+SILENCE = np.empty((0, 1, 1), np.float32)  # no noise
+
+
+@compiled
+def log_softmax(row):  # type: ignore[no-untyped-def]
+    """In place; a NaN makes the whole row one."""
+    count = len(row)
+    powers, top = np.empty(count + LANES, np.float32), np.float32(-np.inf)
+    for i in range(count):
+        powers[i] = row[i]
+        top = max(top, row[i])
+    powers[count:] = -np.inf
+    total = np.log(soften(powers.ctypes.data, count, np.float32(1)))
+    for i in range(count):
+        row[i] = row[i] - top - total
+
+
+@compiled
+def largest(row, places, values):  # type: ignore[no-untyped-def]
+    """The row's largest and where they are, the first of equals first; NaNs count as equal."""
+    held, most = 0, len(places)
+    for i in range(len(row)):
+        if held == most and not row[i] > values[most - 1]:
+            continue
+        place = held = min(held + 1, most)
+        while place > 1 and row[i] > values[place - 2]:
+            place -= 1
+            values[place], places[place] = values[place - 1], places[place - 1]
+        values[place - 1], places[place - 1] = row[i], i
+
+
+@compiled
+def rank(logits, temperature, noise, logs, tokens, scores):  # type: ignore[no-untyped-def]
+    """Fill logs [V] of softmax(logits / temperature + noise), and its best; noise: [V] or [0]."""
+    for i in range(len(logs)):
+        logs[i] = logits[i] / temperature
+    for i in range(len(noise)):
+        logs[i] += noise[i]
+    log_softmax(logs)
+    largest(logs, tokens, scores)
+
+
+@compiled
+def ranked(logits, temperature, noise, count):  # type: ignore[no-untyped-def]
+    """Every row's tokens and scores [B, W, count], and logs [B, W, V]; noise: the same or [0]s."""
+    batch, width = logits.shape[:2]
+    logs = np.empty(logits.shape, np.float32)
+    tokens = np.empty((batch, width, count), np.int64)
+    scores = np.empty((batch, width, count), np.float32)
+    for b in range(batch):
+        for w in range(width):
+            more = noise[b, w] if len(noise) else logs[b, w, :0]
+            rank(logits[b, w], np.float32(temperature), more, logs[b, w], tokens[b, w],
+                 scores[b, w])  # fmt: skip
+    return tokens, scores, logs
+
+
+@compiled
+def first_largest(logits):  # type: ignore[no-untyped-def]
+    """Where each row's largest is [B, N], and whether all of these are finite numbers [B, 1]."""
+    batch, nodes, vocab = logits.shape
+    picks, finite = np.zeros((batch, nodes), np.int64), np.ones((batch, 1), np.bool_)
+    for b in range(batch):
+        for n in range(nodes):
+            row, top, place = logits[b, n], np.float32(-np.inf), 0
+            for i in range(vocab):
+                if not row[i] <= top:  # so that a NaN is noticed
+                    top, place = row[i], i
+                    finite[b, 0] &= not np.isnan(top)
+            picks[b, n] = place
+            finite[b, 0] &= np.isfinite(top)
+    return picks, finite
