@@ -13,11 +13,27 @@ import numpy as np
 import torch
 
 from benchmarks.common import pick, quartiles, save
-from spec_core import Fixed, MenuPolicy, Network, Pair, Plan, SpeculativeDecoder, Table, load_pair
+from spec_core import (
+    DEFAULT_MENU,
+    Fixed,
+    MenuPolicy,
+    Network,
+    Pair,
+    Plan,
+    SpeculativeDecoder,
+    StopPolicy,
+    Table,
+    load_pair,
+)
 from spec_core.clock import Seconds
-from spec_core.features import FEATURES, Array, Extractor
-from spec_core.menu import DEFAULT_MENU
+from spec_core.doubt import ALWAYS, Doubt
+from spec_core.extractor import Extractor
+from spec_core.features import FEATURES, LEVEL_FEATURES, Array
+from spec_core.learned import Chosen
 from spec_core.session import Observation, Outcome
+
+LEVELS = 6  # of the plan that is asked about after each level but the last
+NEVER = Doubt(0.0, 0.0)  # a band in which no draft is, all are above
 
 
 def layers(*sizes: int) -> Network:
@@ -53,21 +69,20 @@ class Watching(Fixed):
 class Counting(Extractor):
     """Counts its own microseconds."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, room: int) -> None:
+        super().__init__(room=room)
         self.spent: list[float] = []
 
-    def observe(self, observation: Observation) -> Array:
+    def look(self, observation: Observation) -> Array:
         start = perf_counter()
-        made = super().observe(observation)
+        made = super().look(observation)
         self.spent.append((perf_counter() - start) * 1e6)
         return made
 
 
-def in_decode(pair: Pair, chooser: Network, repeats: int = 5) -> dict:
-    """A menu policy's microseconds per cycle within a decode, and its share of the seconds."""
-    policy = MenuPolicy(DEFAULT_MENU, chooser)
-    policy.extractor = counting = Counting()
+def in_decode(pair: Pair, policy: Chosen, room: int = 0, repeats: int = 5) -> dict:
+    """A policy's microseconds per cycle within a decode, and its share of the seconds."""
+    policy.extractor = counting = Counting(room)
     decoder = SpeculativeDecoder(pair, policy)
     cycles, shares = list[Seconds](), list[float]()
     for repeat in range(1 + repeats):
@@ -91,6 +106,26 @@ def in_decode(pair: Pair, chooser: Network, repeats: int = 5) -> dict:
     }  # fmt: skip
 
 
+class Onward(Network):
+    """Decides as any network, but never stops, so that all drafts are the same."""
+
+    def decide(self, features: Array) -> list[int]:
+        return [0 * choice for choice in super().decide(features)]
+
+
+def questions(pair: Pair) -> dict:
+    """A stop policy within a decode: asked after every level, never, and what a question costs."""
+    room, plan = len(LEVEL_FEATURES), Plan(LEVELS, budget=LEVELS + 1)
+    like = layers(len(FEATURES) + room, 64, 64, 2)
+    chooser = Onward(like.weights, like.biases)
+    made = {
+        name: in_decode(pair, StopPolicy(plan, chooser, doubt=doubt), room)
+        for name, doubt in {"asked": ALWAYS, "not asked": NEVER}.items()
+    }
+    asked, quiet = (made[name]["policy"]["median"] for name in ("asked", "not asked"))
+    return {**made, "per question": (asked - quiet) / (LEVELS - 1), "questions": LEVELS - 1}
+
+
 def main() -> None:
     """Measure and write results/decide.json."""
     torch.set_num_threads(1)
@@ -108,17 +143,21 @@ def main() -> None:
         "table": Table([7, 15], [[0.2, 0.4], [0.3, 0.6]], np.arange(9).reshape(3, 3)),
     }
     found = {
-        name: timed(lambda i, c=chooser: c.choose(features[i % len(features)]))
+        name: timed(lambda i, c=chooser: c.decide(features[i % len(features)]))
         for name, chooser in choosers.items()
     }
 
     def observe(i: int) -> None:
         extractor.seen = None  # as if the outcome were new
-        extractor.observe(known[i % len(known)])
+        extractor.look(known[i % len(known)])
 
     save("decide", {
         "unit": "microseconds", "decision": found, "features": timed(observe),
-        "in a decode": in_decode(pair, layers(inputs, 64, plans)),
+        "in a decode": in_decode(pair, MenuPolicy(DEFAULT_MENU, layers(inputs, 64, plans))),
+        "64, 64 in a decode": in_decode(
+            pair, MenuPolicy(DEFAULT_MENU, layers(inputs, 64, 64, plans))
+        ),
+        "stop in a decode": questions(pair),
     })  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from envs.books import Books
 from envs.feed import Feed, Prompt
 from envs.heads import Actions, Head, Mask
 from envs.rewards import Reward
-from spec_core.features import Array, Extractor
+from spec_core.extractor import Extractor
+from spec_core.features import Array
 from spec_core.sampling import Sampling
 from spec_core.session import Answer, Observation, Outcome, Question, Session, conversation
 from spec_core.tree import NOTHING

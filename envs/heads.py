@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spec_core.doubt import ALWAYS, Doubt
 from spec_core.drafting import LevelView
 from spec_core.features import LEVEL_FEATURES, TREE_FEATURES
-from spec_core.learned import fill_level, level_rows, tree_vector
+from spec_core.learned import level_vector, tree_vector
 from spec_core.menu import DEFAULT_MENU, Menu, read_plan
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
@@ -103,9 +103,7 @@ class StopHead:
     def view(self, question: Question, known: Array) -> Array:
         """What is known after a level."""
         assert isinstance(question, LevelView)
-        rows = level_rows(known)
-        fill_level(rows, question)
-        return rows
+        return level_vector(known, question)
 
     def answer(self, actions: Actions) -> Answer:
         """Who stops."""

@@ -38,11 +38,11 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def choose(self, features: np.ndarray) -> np.ndarray:
+    def decide(self, features: np.ndarray) -> list[int]:
         """What the chooser says, kept."""
-        choice = self.inner.choose(features)
-        self.features.append(features)
-        self.choices.append(choice)
+        choice: list[int] = self.inner.decide(features)
+        self.features.append(features.copy())
+        self.choices.append(np.array(choice))
         return choice
 
     def clear(self) -> None:

@@ -5,11 +5,17 @@ They know numpy only: a decision at batch 1 costs microseconds, and no learner i
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+try:
+    from spec_core.packed import Packed as Layers
+except ImportError:
+    from spec_core.layers import Layers  # type: ignore[assignment]
 
 Array = NDArray[np.float32]
 Choices = NDArray[np.int64]
@@ -23,6 +29,9 @@ class Chooser(Protocol):
 
     def choose(self, features: Array) -> Choices:
         """The best index of every row."""
+
+    def decide(self, features: Array) -> list[int]:
+        """The same as numbers, soon; for few rows, with their numbers side by side."""
 
     def tensors(self) -> dict[str, Array]:
         """What is written to the weights file."""
@@ -52,10 +61,7 @@ class Network:
             )
             assert i == 0 or w.shape[1] == self.weights[i - 1].shape[0], f"layer {i} does not fit"
             assert np.isfinite(w).all() and np.isfinite(b).all(), f"layer {i} is not finite"
-        self._layers = [
-            (np.ascontiguousarray(w.T, np.float32), b.astype(np.float32))
-            for w, b in zip(self.weights, self.biases, strict=True)
-        ]
+        self._layers = Layers(self.weights, self.biases, self.activation == "tanh")
 
     @property
     def inputs(self) -> int:
@@ -74,17 +80,15 @@ class Network:
 
     def scores(self, features: Array) -> Array:
         """One score per choice, [B, outputs]."""
-        x = features
-        for i, (turned, bias) in enumerate(self._layers):
-            if i:
-                x = np.tanh(x, out=x) if self.activation == "tanh" else np.maximum(x, 0, out=x)
-            x = x.dot(turned)
-            x += bias
-        return x
+        return self._layers.scores(features)
 
     def choose(self, features: Array) -> Choices:
         """The best index of every row."""
         return self.scores(features).argmax(1)
+
+    def decide(self, features: Array) -> list[int]:
+        """The same as numbers, at once."""
+        return self._layers.best(features)
 
     def tensors(self) -> dict[str, Array]:
         """Weights and biases by layer."""
@@ -120,6 +124,7 @@ class Table:
         assert self.cells.shape == tuple(len(e) + 1 for e in self.edges), "cells and edges differ"
         assert all(sorted(e) == list(e) for e in self.edges), "edges must rise"
         self._edges = [np.array(e, np.float32) for e in self.edges]
+        self._bounds = [edges.tolist() for edges in self._edges]
 
     @property
     def inputs(self) -> int:
@@ -139,6 +144,13 @@ class Table:
     def choose(self, features: Array) -> Choices:
         """The index in every row's cell."""
         return np.broadcast_to(self.cells[self.places(features)], len(features)).astype(np.int64)
+
+    def decide(self, features: Array) -> list[int]:
+        """The same without arrays."""
+        pairs = list(zip(self.axes, self._bounds, strict=True))
+        rows = features.tolist()
+        cells = [tuple([bisect(edges, row[axis]) for axis, edges in pairs]) for row in rows]
+        return [int(self.cells[cell]) for cell in cells]
 
     def tensors(self) -> dict[str, Array]:
         """None: a table is JSON."""
@@ -180,6 +192,10 @@ class Length:
     def choose(self, features: Array) -> Choices:
         """The choice whose value is nearest to the prediction."""
         return np.abs(self.network.scores(features) - self._values).argmin(1)
+
+    def decide(self, features: Array) -> list[int]:
+        """The same as numbers."""
+        return self.choose(features).tolist()
 
     def tensors(self) -> dict[str, Array]:
         """Those of the network."""

@@ -1,27 +1,27 @@
 """What a cycle said about its sequences, in numbers: of its trees, and of the target at the stops.
 
-Knows no features and no history. Between two forwards every call finds cold caches, so the host's
-part is plain numbers wherever an array would hold only a few.
+Knows no features and no history. Between two forwards every call finds cold caches, so what is
+read of tensors in the host's memory is read where it is, by one call for each sequence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from collections.abc import Sequence as Items
-from functools import lru_cache
-from itertools import repeat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from spec_core.quick import Four, compiled, floats, masses, wholes
 
 if TYPE_CHECKING:
     from spec_core.session import Outcome
+    from spec_core.tree import Tree
 
 Array = NDArray[np.float32]
-Four = tuple[float, float, float, float]
 
 
 class Facts(NamedTuple):
@@ -39,77 +39,102 @@ class Facts(NamedTuple):
     surprise: Any  # log probability of the bonus
 
 
+@compiled
+def drawn(scores, parents, depths, nodes, stop, accepted):  # type: ignore[no-untyped-def]
+    """Depth, expected acceptance, trust and doubt of a tree at these addresses and its path.
+
+    A chain's parents and depths are known, and stand nowhere: at 0.
+    """
+    seen, chain = floats(scores, nodes), parents == 0
+    above, below = wholes(parents, nodes), wholes(depths, nodes)
+    deepest, expected, best = 0, 0.0, -math.inf
+    for node in range(1, nodes):
+        score = 1.0 * seen[node]  # in doubles
+        if score == -math.inf:
+            continue
+        expected += math.exp(score)  # in order: a sum that does not depend on padding
+        deepest = max(deepest, node if chain else below[node])
+        if (node - 1 if chain else above[node]) == stop:
+            best = max(best, score)
+    here = 1.0 * seen[stop]
+    return 1.0 * deepest, expected, here / max(accepted, 1), math.exp(best - here)
+
+
+@compiled
+def told(logits, token):  # type: ignore[no-untyped-def]
+    """Top, margin, entropy and surprise of a token under the target's logits [V]."""
+    top, second, total, cross = masses(logits)
+    mass = math.log(total)
+    return -mass, top - second, mass - cross / total, logits[token] - top - mass
+
+
+@compiled
+def read(scores, parents, depths, nodes, stop, accepted, drafted, logits, size, token):  # type: ignore[no-untyped-def]
+    """The facts of one sequence, its tree and the target's logits at the stop being there."""
+    shape = drawn(scores, parents, depths, nodes, stop, accepted)
+    return (1.0 * accepted, 1.0 * drafted, *shape, *told(floats(logits, size), token))
+
+
 def facts(outcome: Outcome) -> list[Facts]:
     """Read each sequence's facts of one cycle from its outcome."""
-    stops = [path[-1] if path else 0 for path in outcome.path]
-    if outcome.logits.is_cpu:
-        rows = outcome.logits.float().numpy()
-        said = [told(rows[b, stop], outcome.bonus[b]) for b, stop in enumerate(stops)]
-    else:
-        said = told_on_device(stop_logits(outcome), outcome.bonus)
-    parts = zip(outcome.accepted, outcome.drafted, _shapes(outcome), said, strict=True)
-    return [Facts(accepted, drafted, *drawn, *seen) for accepted, drafted, drawn, seen in parts]
+    if at_hand(outcome):
+        return [Facts(*read(*source(outcome, b))) for b in range(len(outcome.rows))]
+    said = told_on_device(stop_logits(outcome), outcome.bonus)
+    tree, found = on_host(outcome.tree), list[Facts]()
+    for b, path in enumerate(outcome.path):
+        stop, hit = path[-1] if path else 0, len(path)
+        shape = drawn(*_tree(tree, b), tree.nodes, stop, hit)
+        found.append(Facts._make((hit, outcome.drafted[b], *shape, *said[b])))
+    return found
 
 
-def _shapes(outcome: Outcome) -> Iterator[Four]:
-    tree, scores = outcome.tree, outcome.tree.scores.tolist()
+def on_host(tree: Tree) -> Tree:
+    """A copy of what is read of a tree, within reach of `drawn`."""
+    parts = {name: getattr(tree, name).cpu() for name in ("scores", "parents", "depths")}
+    return replace(tree, **parts)
+
+
+def at_hand(outcome: Outcome) -> bool:
+    """Whether `read` can read the target's logits; the same for all outcomes of a session."""
+    logits = outcome.logits
+    dense = logits.stride()[1:] == (logits.shape[2], 1)
+    return dense and logits.is_cpu and logits.dtype is torch.float32
+
+
+def source(outcome: Outcome, b: int) -> tuple[int, ...]:
+    """What `read` wants of a sequence, while the outcome is kept."""
+    path, (_, nodes, size) = outcome.path[b], outcome.logits.shape
+    stop = path[-1] if path else 0
+    logits = row_at(outcome.logits, b) + 4 * size * stop
+    tree, hit, drafted = _tree(outcome.tree, b), len(path), outcome.drafted[b]
+    return *tree, nodes, stop, hit, drafted, logits, size, outcome.bonus[b]
+
+
+def _tree(tree: Tree, b: int) -> tuple[int, int, int]:
+    """Where a sequence's scores, parents and depths are; a chain's are known without."""
     if tree.chain:
-        depths = range(tree.nodes)
-        return map(shape_facts, scores, repeat([0, *depths]), repeat(depths), outcome.path)
-    return map(shape_facts, scores, tree.parents.tolist(), tree.depths.tolist(), outcome.path)
+        return row_at(tree.scores, b), 0, 0
+    return row_at(tree.scores, b), row_at(tree.parents, b), row_at(tree.depths, b)
 
 
-def stop_logits(outcome: Outcome) -> torch.Tensor:
+def row_at(rows: Tensor, b: int) -> int:
+    """The address of a row."""
+    return rows.data_ptr() + (b * rows.stride(0) * rows.itemsize if b else 0)
+
+
+def stop_logits(outcome: Outcome) -> Tensor:
     """The target's logits [B, V] where each walk stopped."""
     stops = [path[-1] if path else 0 for path in outcome.path]
     return torch.stack([outcome.logits[b, stop] for b, stop in enumerate(stops)]).float()
 
 
-def shape_facts(
-    scores: list[float], parents: Items[int], depths: Items[int], path: list[int]
-) -> Four:
-    """Depth, expected acceptance, trust and doubt of one tree and the path accepted in it."""
-    stop = path[-1] if path else 0
-    deepest, expected, best = 0, 0.0, -math.inf
-    for node in range(1, len(scores)):
-        score = scores[node]
-        if score == -math.inf:
-            continue
-        expected += math.exp(score)  # in order: a sum that does not depend on padding
-        if depths[node] > deepest:
-            deepest = depths[node]
-        if parents[node] == stop and score > best:
-            best = score
-    trust = scores[stop] / len(path) if path else 0.0
-    return deepest, expected, trust, math.exp(best - scores[stop])
-
-
-def told(logits: Array, token: int) -> Four:
-    """Top, margin, entropy and surprise of a token under the target's logits [V]."""
-    best = logits.argmax()
-    shifted = logits + -logits[best]
-    weights = np.exp(shifted)
-    total, cross = float(np.vdot(weights, _ones(len(logits)))), float(np.vdot(weights, shifted))
-    if math.isnan(cross):  # 0 * -inf
-        cross = float(np.vdot(weights, np.maximum(shifted, np.float32(-1e4))))
-    mass, chosen = math.log(total), float(shifted[token])
-    shifted[best] = -np.inf
-    return -mass, -float(shifted[shifted.argmax()]), mass - cross / total, chosen - mass
-
-
-@lru_cache(maxsize=4)
-def _ones(size: int) -> Array:
-    """To sum by a dot product, of which the other sum needs the code as well."""
-    return np.ones(size, np.float32)
-
-
 def target_facts(logits: Array, tokens: list[int]) -> tuple[Array, ...]:
-    """The same four of tokens [N] under logits [N, V], an array [N] each."""
+    """What is told of tokens [N] under logits [N, V], an array [N] each."""
     return tuple(np.array(list(map(told, logits, tokens)), np.float32).T)
 
 
-def told_on_device(rows: torch.Tensor, tokens: list[int]) -> list[Four]:
-    """The same four of rows [B, V] far from the host: reduced there, and read at once."""
+def told_on_device(rows: Tensor, tokens: list[int]) -> list[Four]:
+    """The same of rows [B, V] far from the host: reduced there, and read at once."""
     logs = rows.clamp(min=-1e4).log_softmax(-1)
     best = logs.topk(2, -1).values
     entropy = -(logs.exp() * logs).sum(-1, keepdim=True)

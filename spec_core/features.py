@@ -1,34 +1,35 @@
-"""The one feature extractor, used in training, decoding and replay; never sees text.
+"""The features of training, decoding and replay: what they say and how they come about.
 
 A cycle becomes `Facts` (numbers per sequence), facts move a `History` on, and history and context
-become the vector. Replay makes facts from a recording and shares all that follows.
+become the vector. Replay makes facts from a recording and shares all that follows. The formulas
+are those of arrays, over recordings, and of machine code for one sequence, in decoding.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import exp
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spec_core.facts import Facts, facts, stop_logits, target_facts
+from spec_core.facts import Facts, facts, read, row_at, target_facts
+from spec_core.quick import compiled, floats, masses, numbers
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
-    from spec_core.session import Observation, Outcome
     from spec_core.tree import Tree
 
 __all__ = [
-    "FEATURES", "LEVEL_FEATURES", "NAMES", "TREE_FEATURES", "VERSION", "Extractor", "Facts",
+    "FEATURES", "LEVEL_FEATURES", "NAMES", "TREE_FEATURES", "VERSION", "Facts",
     "advance", "facts", "fresh", "level_features", "target_facts", "together", "tree_features",
     "vector",
 ]  # fmt: skip
 Known = Literal["lagged", "before", "level", "after"]
 Array = NDArray[np.float32]
 Wide = NDArray[np.float64]
-Six = tuple[float, float, float, float, float, float]
 VERSION = 1
 FAST, SLOW = 0.5, 0.1  # weights of the newest cycle in the averages
 
@@ -94,45 +95,63 @@ TIMELESS = {NAMES.index(name) for name in ("length", "remaining", "batch", "temp
 # A history, HISTORY numbers: what is carried from cycle to cycle.
 LAST, AVERAGES = 7, 6  # the first seven features as they are, then the averages
 HISTORY = LAST + AVERAGES + 6  # then top, margin, entropy, surprise, entropy_slow, since
-_FRESH = [0.0] * LAST + [0.25, 0.25, 0.5, 0.5, 0.0, 0.0] + [0.0, 0.0, 0.25, 0.0, 0.25, 0.0]
+FRESH = np.array([*[0.0] * LAST, 0.25, 0.25, 0.5, 0.5, 0, 0, 0, 0, 0.25, 0, 0.25, 0])
 
 
-def moved(history: Any, seen: Facts) -> list[Any]:
+def moved(history: Any, seen: Any) -> tuple:
     """A history after one more cycle: of numbers, or of arrays [B] with the same bits."""
     hit, drafted, depth, expected, trust, doubt, top, margin, entropy, surprise = seen
-    fast, slow, hit_fast, hit_slow, plus_fast, plus_slow = history[LAST : LAST + AVERAGES]
-    calm, since = history[HISTORY - 2 :]
-    tried = depth > 0
-    full = (hit >= depth) & tried
+    (_, _, _, _, _, _, _, fast, slow, hit_fast, hit_slow, plus_fast, plus_slow,
+     _, _, _, _, calm, since) = history  # fmt: skip
+    tried = 1.0 * (depth > 0)
+    full = (hit >= depth) * tried
     hits, accepted, expected, entropy = hit / (hit + 1 - full), hit / 8, expected / 8, entropy / 4
     surplus, newest, newer = accepted - expected, FAST * tried, SLOW * tried
-    return [
+    return (
         accepted, drafted / 16, depth / 8, full, expected, trust, doubt,
         fast + newest * (accepted - fast), slow + newer * (accepted - slow),
         hit_fast + newest * (hits - hit_fast), hit_slow + newer * (hits - hit_slow),
         plus_fast + newest * (surplus - plus_fast), plus_slow + newer * (surplus - plus_slow),
         top, margin / 4, entropy, surprise / 4, calm + SLOW * (entropy - calm),
         (1 - tried) * (since + (since < 1) / 8),
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
-def known(
-    history: Any, length: Any, remaining: Any, busy: Any, temperature: float, first: Any
-) -> list[Any]:
-    """All features, of numbers or of arrays [B]; busy: log2 of the sequences at work."""
-    near = remaining < 64
+def known(length: Any, remaining: Any, busy: Any, temperature: float, first: Any) -> tuple:
+    """What is known besides a history: numbers or arrays [B]; busy: log2 of those at work."""
+    near = 1.0 * (remaining < 64)
     rest = near * remaining / 64 + (1 - near)
-    return [*history, length / 1024, rest, busy / 6, temperature, first]
+    return length / 1024, rest, busy / 6, temperature, 1.0 * first
+
+
+step, context = compiled(moved), compiled(known)  # of one sequence, as machine code
+
+
+@compiled
+def follow(history, *source):  # type: ignore[no-untyped-def]
+    """Move a sequence's history on by a cycle, of which `source` is where its facts are read."""
+    for i, number in enumerate(step(numbers(history, HISTORY), read(*source))):
+        history[i] = number
+
+
+@compiled
+def fill(rows, b, history, length, remaining, batch, temperature, first):  # type: ignore[no-untyped-def]
+    """Write a sequence's features into its row."""
+    for i in range(HISTORY):
+        rows[b, i] = history[i]
+    busy = math.log2(batch)
+    for i, number in enumerate(context(length, remaining, busy, temperature, first)):
+        rows[b, HISTORY + i] = number
 
 
 def fresh(batch: int) -> Wide:
     """The histories [B, HISTORY] of texts that have not begun."""
-    return np.tile(np.array(_FRESH), (batch, 1))
+    return np.tile(FRESH, (batch, 1))
 
 
 def advance(history: Wide, seen: Facts) -> Wide:
     """The histories [B, HISTORY] after one more cycle."""
-    return np.stack(moved(history.T, Facts(*np.array(seen, np.float64))), 1)
+    return np.stack(moved(history.T, np.array(seen, np.float64)), 1)
 
 
 def vector(
@@ -141,7 +160,7 @@ def vector(
     """The features [B, len(FEATURES)] before a plan is chosen."""
     made = np.empty((len(history), len(FEATURES)), np.float32)
     busy = np.log2(batch.astype(np.float64))
-    columns = known((), lengths, remaining, busy, temperature, first)
+    columns = known(lengths, remaining, busy, temperature, first)
     made[:, :HISTORY] = history
     for i, column in enumerate(columns, HISTORY):
         made[:, i] = column
@@ -154,80 +173,35 @@ def together(features: Array, starts: Any = (0,)) -> Array:
     return (sums / np.diff([*starts, len(features)])[:, None]).astype(np.float32)
 
 
-class Extractor:
-    """Follows the requests of one session and gives their features; one call per cycle."""
-
-    def __init__(self, projections: int = 0) -> None:
-        self.projections = projections  # low-rank features of the target's last hidden state
-        self.requests: dict[int, list[float]] = {}
-        self.hidden: dict[int, Array] = {}
-        self.seen: list | None = None  # the last outcome's paths; to hold all of it costs time
-        self.matrix: Array | None = None
-
-    @property
-    def size(self) -> int:
-        """Floats per sequence."""
-        return len(FEATURES) + self.projections
-
-    def observe(self, observation: Observation) -> Array:
-        """The features [B, size] of the sequences at work."""
-        if observation.last is None:
-            self.requests, self.hidden = {}, {}
-        elif observation.last.path is not self.seen:
-            self._learn(observation.last)
-            self.seen = observation.last.path
-        seen = self.requests
-        rows, busy, heat = observation.rows, math.log2(observation.batch), observation.temperature
-        entries = zip(rows, observation.lengths, observation.remaining, strict=True)
-        made = np.array([
-            known(seen.get(row, _FRESH), length, remaining, busy, heat, row not in seen)
-            for row, length, remaining in entries
-        ], np.float32)  # fmt: skip
-        if not self.projections:
-            return made
-        nothing = np.zeros(self.projections, np.float32)
-        return np.hstack((made, [self.hidden.get(row, nothing) for row in rows]))
-
-    def _learn(self, outcome: Outcome) -> None:
-        for row, seen in zip(outcome.rows, facts(outcome), strict=True):
-            self.requests[row] = moved(self.requests.get(row, _FRESH), seen)
-        if self.projections:
-            self.hidden |= dict(zip(outcome.rows, self._project(outcome), strict=True))
-
-    def _project(self, outcome: Outcome) -> Array:
-        """Fixed random directions of the logits: a linear map of the target's last hidden state."""
-        logits: Array = stop_logits(outcome).cpu().numpy()
-        if self.matrix is None:
-            noise = np.random.default_rng(0).standard_normal((logits.shape[1], self.projections))
-            self.matrix = (noise / logits.shape[1] ** 0.5).astype(np.float32)
-        return (logits - logits.mean(1, keepdims=True)) @ self.matrix / 4
-
-
 def level_features(level: LevelView) -> Array:
-    """[B, len(LEVEL_FEATURES)] after a draft level; plain numbers cost half of arrays."""
-    return np.array(level_numbers(level), np.float32)
-
-
-def level_numbers(level: LevelView) -> list[Six]:
-    """The same, unrounded."""
-    pool, logs, made = level.numbers, level.logs.cpu().numpy(), list[Six]()
-    each = max(1, len(pool[-1][0]) // logs.shape[1])
-    for b, now in enumerate(pool[-1]):
-        best, before = max(now), max(pool[-2][b])
-        step = best - before if before > -math.inf else -20.0
-        total = sum([math.exp(score) for scores in pool[1:] for score in scores[b]])
-        made.append((
-            level.depth / 8, max(best, -20.0) / 4, max(step, -20.0) / 4, sum(map(math.exp, now)),
-            total / 8, _entropy(logs[b, now.index(best) // each]) / 4,
-        ))  # fmt: skip
+    """[B, len(LEVEL_FEATURES)] after a draft level."""
+    made = np.empty((len(level.numbers[-1]), len(LEVEL_FEATURES)), np.float32)
+    fill_level(made, level)
     return made
 
 
-def _entropy(logs: Array) -> float:
-    """Of a distribution's log probabilities."""
-    chances = np.exp(logs)
-    cross = float(np.vdot(chances, logs))
-    return -cross if cross > -math.inf else -float(np.vdot(chances, np.maximum(logs, -1e4)))
+def fill_level(rows: Array, level: LevelView) -> None:
+    """Write them into the last columns of rows."""
+    logs, pool, depth = level.logs, level.numbers, level.depth
+    logs = logs if logs.is_cpu else logs.cpu()
+    _, width, size = logs.shape
+    for b, now in enumerate(pool[-1]):
+        best, mass = max(now), sum(map(exp, now))
+        total = sum([exp(score) for scores in pool[1:] for score in scores[b]])
+        parent = now.index(best) // max(1, len(now) // width)
+        behind = row_at(logs, b) + 4 * size * parent
+        place_level(rows, b, depth, best, max(pool[-2][b]), mass, total, behind, size)
+
+
+@compiled
+def place_level(rows, b, depth, best, before, mass, total, logs, size):  # type: ignore[no-untyped-def]
+    """Write a sequence's features after a level; logs: the draft's behind its best path."""
+    step = max(best - before, -20.0) if before > -math.inf else -20.0
+    _, _, weight, cross = masses(floats(logs, size))
+    entropy = math.log(weight) - cross / weight
+    numbers = (depth / 8, max(best, -20.0) / 4, step / 4, mass, total / 8, entropy / 4)
+    for i, number in enumerate(numbers):
+        rows[b, rows.shape[1] - len(numbers) + i] = number
 
 
 def tree_features(tree: Tree) -> Array:

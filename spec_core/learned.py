@@ -13,6 +13,7 @@ import numpy as np
 from spec_core import features as feature
 from spec_core.chooser import KINDS, Array, Chooser
 from spec_core.doubt import ALWAYS, Doubt
+from spec_core.extractor import Extractor
 from spec_core.menu import Menu, read_plan
 from spec_core.plan import Plan
 from spec_core.policy import FORMAT, Silent
@@ -28,9 +29,9 @@ class Chosen(Silent):
 
     head = ""
 
-    def __init__(self, chooser: Any, projections: int = 0) -> None:
+    def __init__(self, chooser: Any, projections: int = 0, room: int = 0) -> None:
         self.chooser: Chooser = chooser
-        self.extractor = feature.Extractor(projections)
+        self.extractor = Extractor(projections, room)
         self.inputs = self.extractor.size
 
     def check(self, choices: int) -> None:
@@ -89,13 +90,13 @@ class MenuPolicy(Chosen):
         if self.always is not None:
             return [self.menu.plans[self.always]] * observation.batch
         seen = observation if self.lagged else replace(observation, last=None)
-        known = self.extractor.observe(seen)
+        known = self.extractor.look(seen)
         if self.together:
             return [self._choices(feature.together(known))[0]] * observation.batch
         return self._choices(known)
 
     def _choices(self, known: Array) -> list[Plan]:
-        return [self.menu.plans[i] for i in self.chooser.choose(known).tolist()]
+        return [self.menu.plans[i] for i in self.chooser.decide(known)]
 
     def fields(self) -> dict:
         """The menu, and whether batches decide together."""
@@ -118,21 +119,20 @@ class StopPolicy(Chosen):
     def __init__(
         self, plan: Plan, chooser: Any, projections: int = 0, doubt: Doubt = ALWAYS
     ) -> None:
-        super().__init__(chooser, projections)
-        self.plan_, self.doubt, self.rows = plan, doubt, np.empty((0, 0), np.float32)
-        self.levels = doubt
+        super().__init__(chooser, projections, room=len(feature.LEVEL_FEATURES))
+        self.plan_, self.levels, self.doubt = plan, doubt, doubt
         self.inputs += len(feature.LEVEL_FEATURES)
         self.check(2)
 
     def plan(self, observation: Observation) -> list[Plan]:
         """The plan for everybody."""
-        self.rows = level_rows(self.extractor.observe(observation))
+        self.extractor.look(observation)
         return [self.plan_] * observation.batch
 
     def stop(self, level: LevelView) -> list[bool]:
         """Who stops now."""
-        fill_level(self.rows, level)
-        return [choice == 1 for choice in self.chooser.choose(self.rows).tolist()]
+        feature.fill_level(self.extractor.rows, level)
+        return [choice == 1 for choice in self.chooser.decide(self.extractor.rows)]
 
     def fields(self) -> dict:
         """The plan and the band of doubt."""
@@ -164,8 +164,7 @@ class TrimPolicy(Chosen):
 
     def trim(self, tree: Tree) -> list[int]:
         """The chosen node counts."""
-        choices = self.chooser.choose(tree_vector(self.known, tree))
-        return [self.budgets[i] for i in choices.tolist()]
+        return [self.budgets[i] for i in self.chooser.decide(tree_vector(self.known, tree))]
 
     def fields(self) -> dict:
         """The plan and the node counts."""
@@ -177,17 +176,9 @@ class TrimPolicy(Chosen):
         return cls(read_plan(content["plan"]), content["budgets"], chooser, content["projections"])
 
 
-def level_rows(known: Array) -> Array:
-    """What a stop chooser reads: the features before the plan, and room for those of a level."""
-    batch, size = known.shape
-    rows = np.zeros((batch, size + len(feature.LEVEL_FEATURES)), np.float32)
-    rows[:, :size] = known
-    return rows
-
-
-def fill_level(rows: Array, level: LevelView) -> None:
-    """Put a level's features in their room."""
-    rows[:, -len(feature.LEVEL_FEATURES) :] = feature.level_numbers(level)
+def level_vector(known: Array, level: LevelView) -> Array:
+    """What a stop chooser reads: the features before the plan and those of a level."""
+    return np.concatenate((known, feature.level_features(level)), 1)
 
 
 def tree_vector(known: Array, tree: Tree) -> Array:

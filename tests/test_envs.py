@@ -140,6 +140,9 @@ class Recording:
         self.seen.append(features.copy())
         return rule(features, self.outputs)
 
+    def decide(self, features):
+        return self.choose(features).tolist()
+
 
 def rule(features: np.ndarray, choices: int) -> np.ndarray:
     """Any function of every bit of the features."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from small import Mixed, pair_of
 
 from spec_core import Plan, SpeculativeDecoder, cycle
+from spec_core.extractor import Extractor
 from spec_core.facts import Facts, stop_logits, told, told_on_device
 from spec_core.features import (
     FEATURES,
@@ -19,7 +20,6 @@ from spec_core.features import (
     LEVEL_FEATURES,
     NAMES,
     TREE_FEATURES,
-    Extractor,
     advance,
     facts,
     fresh,
@@ -183,7 +183,7 @@ def test_features_of_numbers_and_of_arrays_are_the_same_bits(rows, temperature):
     columns = np.array(rows, np.float32).T
     together = vector(history, *columns[:3], temperature, columns[3])
     alone = [
-        known(h, length, remaining, math.log2(batch), temperature, first)
+        [*h, *known(length, remaining, math.log2(batch), temperature, first)]
         for h, (length, remaining, batch, first) in zip(history.tolist(), rows, strict=True)
     ]
     assert np.array_equal(np.array(alone, np.float32), together)

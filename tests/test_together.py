@@ -66,6 +66,9 @@ class Kept:
         self.chosen.append(self.inner.choose(features))
         return self.chosen[-1]
 
+    def decide(self, features):
+        return self.choose(features).tolist()
+
 
 def decoded(policy: MenuPolicy):
     """Texts under a policy, the plans of every cycle, and what its chooser read and chose."""

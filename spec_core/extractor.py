@@ -1,0 +1,91 @@
+"""Follows the texts of a session from cycle to cycle; what is computed is in `features`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spec_core.facts import at_hand, facts, source, stop_logits
+from spec_core.features import FEATURES, FRESH, Array, Wide, fill, follow, moved, place_level
+
+if TYPE_CHECKING:
+    from spec_core.session import Observation, Outcome
+
+
+@cache
+def ready() -> None:
+    """Have the machine code at hand before a clock runs; once for all."""
+    rows, numbers = np.zeros((1, len(FEATURES)), np.float32), np.zeros(16, np.float32)
+    history, place = FRESH.copy(), numbers.ctypes.data
+    follow(history, place, 0, 0, 1, 0, 0, 0, place, len(numbers), 0)
+    fill(rows, 0, history, 1, 1, 1, 0.0, True)
+    place_level(rows, 0, 1, 0.0, 0.0, 1.0, 1.0, place, len(numbers))
+
+
+class Extractor:
+    """Follows the requests of one session and gives their features; one call per cycle.
+
+    room: columns behind the features, for who adds to them.
+    """
+
+    def __init__(self, projections: int = 0, room: int = 0) -> None:
+        ready()
+        self.projections = projections  # low-rank features of the target's last hidden state
+        self.requests: dict[int, Wide] = {}
+        self.hidden: dict[int, Array] = {}
+        self.seen: list | None = None  # the last outcome's paths; to hold all of it costs time
+        self.matrix: Array | None = None
+        self.near: bool | None = None  # whether the tensors of this session can be read in place
+        self.rows = np.zeros((0, self.size + room), np.float32)
+
+    @property
+    def size(self) -> int:
+        """Floats per sequence."""
+        return len(FEATURES) + self.projections
+
+    def observe(self, observation: Observation) -> Array:
+        """The features [B, size] of the sequences at work."""
+        return self.look(observation)[:, : self.size].copy()
+
+    def look(self, observation: Observation) -> Array:
+        """The same and the room behind them, [B, size + room], until somebody looks again."""
+        if observation.last is None:
+            self.requests, self.hidden, self.near = {}, {}, None
+        elif observation.last.path is not self.seen:
+            self._learn(observation.last)
+            self.seen = observation.last.path
+        rows, batch, heat = observation.rows, len(observation.rows), float(observation.temperature)
+        if len(self.rows) != batch:
+            self.rows = np.zeros((batch, self.rows.shape[1]), np.float32)
+        for b, row in enumerate(rows):
+            history, first = self.requests.get(row, FRESH), row not in self.requests
+            length, remaining = observation.lengths[b], observation.remaining[b]
+            fill(self.rows, b, history, length, remaining, batch, heat, first)
+            if self.projections:
+                self.rows[b, len(FEATURES) : self.size] = self.hidden.get(row, 0)
+        return self.rows
+
+    def _learn(self, outcome: Outcome) -> None:
+        if self.near is None:
+            self.near = at_hand(outcome)
+        for row in outcome.rows:
+            if row not in self.requests:
+                self.requests[row] = FRESH.copy()
+        if self.near:
+            for b, row in enumerate(outcome.rows):
+                follow(self.requests[row], *source(outcome, b))
+        else:
+            for row, seen in zip(outcome.rows, facts(outcome), strict=True):
+                self.requests[row][:] = moved(self.requests[row], seen)
+        if self.projections:
+            self.hidden |= dict(zip(outcome.rows, self._project(outcome), strict=True))
+
+    def _project(self, outcome: Outcome) -> Array:
+        """Fixed random directions of the logits: a linear map of the target's last hidden state."""
+        logits: Array = stop_logits(outcome).cpu().numpy()
+        if self.matrix is None:
+            noise = np.random.default_rng(0).standard_normal((logits.shape[1], self.projections))
+            self.matrix = (noise / logits.shape[1] ** 0.5).astype(np.float32)
+        return (logits - logits.mean(1, keepdims=True)) @ self.matrix / 4
