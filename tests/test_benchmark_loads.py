@@ -13,6 +13,8 @@ from traces import costs_of, invented, lettered, prompts
 from benchmarks import common, kept, loads, tables
 from benchmarks.kept import Kept
 from benchmarks.loads import always, exported, policies, priced, replayed, statics
+from policies.learners import full
+from policies.learners.networks import fit
 from spec_core import Fixed, Plan
 
 LOADS = (1, 4)
@@ -50,6 +52,7 @@ def test_learned_policies_draft_only_where_it_pays(monkeypatch, tmp_path):
     speeds = {load: statics(trace, costs, load, 20) for load in LOADS}
     best = {load: max(found, key=found.get) for load, found in speeds.items()}
     assert best == {1: "chain-2", 4: "ar"}
+    monkeypatch.setattr(full, "fit", lambda *a: fit(*a[:-1], 400))  # the last: updates
     made = policies(["full_information", "table"], trace, costs, LOADS, 0.5)
     assert list(made) == ["full_information", "table", "full_information, each text for itself"]
     assert [policy.together for policy in made.values()] == [True, True, False]

@@ -18,6 +18,7 @@ CONTEXTUAL = [
     *("linucb", "binned_thompson", "regression", "adaeagle", "full_information"),
     *("ppo", "maskable_ppo", "dqn"),
 ]
+QUICK = {name: {"updates": 800} for name in ("specdec_pp", "full_information")}
 STOPPING = ["specdec_pp", "full_information", "ppo", "a2c", "dqn"]
 
 
@@ -27,7 +28,7 @@ def ignore(progress):
 
 def learned(name, env, steps=None, **arguments):
     """A learner after its usual steps in a toy."""
-    learner = make_learner(name, env, **arguments)
+    learner = make_learner(name, env, **{**QUICK.get(name, {}), **arguments})
     learner.learn(env, steps or STEPS.get(name, 3000), ignore)
     return learner
 
@@ -94,7 +95,7 @@ def test_a_restored_learner_goes_on_as_if_nothing_had_happened(name, tmp_path):
     first = learned(name, whole, 1024)
     learned(name, broken, 1024).save(tmp_path)
     np.random.rand(7)  # somebody else draws in between
-    second = make_learner(name, broken, seed=8)
+    second = make_learner(name, broken, seed=8, **QUICK.get(name, {}))
     second.restore(tmp_path)
     assert second.steps == first.steps >= 1024
     for learner, env in ((first, whole), (second, broken)):

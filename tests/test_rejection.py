@@ -26,7 +26,7 @@ PLANS = {
 SLOW = pytest.mark.slow
 CASES = [
     ("chain", 1.0),
-    ("threshold", 1.0),
+    pytest.param("threshold", 1.0, marks=SLOW),
     ("best", 0.8),
     pytest.param("beam", 1.0, marks=SLOW),
     pytest.param("wide", 1.0, marks=SLOW),
