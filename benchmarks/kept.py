@@ -12,10 +12,10 @@ from rich.progress import track
 from benchmarks.common import quartiles
 from spec_core import Pair, SpeculativeDecoder, embedded
 from spec_core.clock import now
+from spec_core.cycles import cycle
 from spec_core.decoder import request_seed
 from spec_core.plan import Plan
 from spec_core.policy import Policy
-from spec_core.session import cycle
 
 
 class Kept:

@@ -1,6 +1,6 @@
 """The engine behind the live environments: B texts in one session, decoded with the real clock.
 
-It drives `spec_core.session.conversation`, hands the learner's questions out, and keeps the books:
+It drives `spec_core.cycles.conversation`, hands the learner's questions out, and keeps the books:
 which environment a row belongs to, and what every step cost. Knows no gymnasium.
 """
 
@@ -17,10 +17,11 @@ from envs.books import Books
 from envs.feed import Feed, Prompt
 from envs.heads import Actions, Head, Mask
 from envs.rewards import Reward
+from spec_core.cycles import Answer, Question, conversation
 from spec_core.extractor import Extractor
 from spec_core.features import Array
 from spec_core.sampling import Sampling
-from spec_core.session import Answer, Observation, Outcome, Question, Session, conversation
+from spec_core.session import Observation, Outcome, Session
 from spec_core.tree import NOTHING
 from spec_core.verifiers.base import Verifier
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spec_core.cycles import Answer, Question
 from spec_core.doubt import ALWAYS, Doubt
 from spec_core.drafting import LevelView
 from spec_core.features import LEVEL_FEATURES, TREE_FEATURES
@@ -19,7 +20,7 @@ from spec_core.learned import level_vector, tree_vector
 from spec_core.menu import DEFAULT_MENU, Menu, read_plan
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
-from spec_core.session import Answer, Observation, Question, Session
+from spec_core.session import Observation, Session
 from spec_core.tree import Tree
 from spec_core.verifiers.base import Verifier
 

@@ -2,7 +2,7 @@
 
 A draft stopped after d levels is the plan of depth d, a trimmed tree that of a smaller budget: so
 each head has a trace whose plans are all that its cycles can come to. Arrays are [B]; who shares a
-batch is asked together, as in `spec_core.session.conversation`. Knows no seconds and no books.
+batch is asked together, as in `spec_core.cycles.conversation`. Knows no seconds and no books.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from spec_core.clock import now
+from spec_core.cycles import cycle
 from spec_core.decoder import SpeculativeDecoder
 from spec_core.drafters.lm import prefill
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
 from spec_core.policy import Policy
-from spec_core.session import cycle
 from spec_core.tree import Tree
 
 SPARE = 80  # tokens that a measured text may still grow

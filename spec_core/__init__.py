@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spec_core.chooser import Length, Network, Table
+    from spec_core.cycles import conversation, cycle
     from spec_core.decoder import Generation, SpeculativeDecoder, Stats
     from spec_core.learned import MenuPolicy, StopPolicy, TrimPolicy
     from spec_core.menu import DEFAULT_MENU, Menu, plan_name
     from spec_core.pair import Pair, load_pair
     from spec_core.plan import AUTOREGRESSIVE, Plan, Template
     from spec_core.policy import Fixed, Policy, Silent, autoregressive, load_policy
-    from spec_core.session import Observation, Outcome, Session, conversation, cycle
+    from spec_core.session import Observation, Outcome, Session
 
 _HOMES = {
     "chooser": ("Length", "Network", "Table"),
+    "cycles": ("conversation", "cycle"),
     "decoder": ("Generation", "SpeculativeDecoder", "Stats"),
     "learned": ("MenuPolicy", "StopPolicy", "TrimPolicy"),
     "menu": ("DEFAULT_MENU", "Menu", "plan_name"),
     "pair": ("Pair", "load_pair"),
     "plan": ("AUTOREGRESSIVE", "Plan", "Template"),
     "policy": ("Fixed", "Policy", "Silent", "autoregressive", "load_policy"),
-    "session": ("Observation", "Outcome", "Session", "conversation", "cycle"),
+    "session": ("Observation", "Outcome", "Session"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

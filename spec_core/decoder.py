@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from spec_core.clock import Seconds, now
+from spec_core.cycles import cycle
 from spec_core.pair import Pair
 from spec_core.plan import Plan
 from spec_core.policy import Fixed, Policy
 from spec_core.sampling import Sampling
 from spec_core.sequence import Ending, Sequence
-from spec_core.session import Broken, Outcome, Session, cycle
+from spec_core.session import Broken, Outcome, Session
 from spec_core.verifiers.base import Verifier
 from spec_core.verifiers.coupled import Coupled
 

@@ -13,11 +13,11 @@ from live import several, single
 from small import Counting, Mixed, pair_of
 
 from spec_core import Network, Pair, Plan, SpeculativeDecoder, StopPolicy, load_policy
+from spec_core.cycles import conversation
 from spec_core.doubt import ALWAYS, Doubt
 from spec_core.drafters.lm import ModelDrafter
 from spec_core.features import FEATURES, LEVEL_FEATURES
 from spec_core.menu import read_name
-from spec_core.session import conversation
 
 PATH = len(FEATURES) + [f.name for f in LEVEL_FEATURES].index("path")
 TEXTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
