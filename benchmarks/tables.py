@@ -12,6 +12,7 @@ from reports.table import markdown
 
 RESULTS = Path(__file__).resolve().parent / "results"
 README = RESULTS.parent.parent / "README.md"
+LONG = 12  # rows from which on a table is folded
 
 
 def read(name: str) -> dict:
@@ -79,29 +80,35 @@ def steps() -> str:
 
 
 def policies() -> str:
-    """Every policy against plain decoding and the best static plan, by temperature."""
+    """Policies against plain decoding and the best static plan; long tables are folded."""
     parts = []
     for file in sorted(RESULTS.glob("policies-*.json")):
         content = read(file.stem)
-        settings = content["settings"]
-        parts += [
-            f"**T = {settings['temperature']:g}**, batch {settings['batch_size']}, "
+        settings, summary = content["settings"], content["summary"]
+        title = (
+            f"T = {settings['temperature']:g}, batch {settings['batch_size']}, "
             f"{settings['prompts']} test prompts of seven domains, {settings['max_new_tokens']} "
-            f"new tokens; the best static plan is {settings['static_plan']}.",
-            "", markdown(content["summary"], content.get("oracle")),
-            "", f"Source: {origin(content)}.", "",
-        ]  # fmt: skip
+            f"new tokens; the best static plan is {settings['static_plan']}."
+        )
+        table = [markdown(summary, content.get("oracle")), "", f"Source: {origin(content)}.", ""]
+        if len(summary) > LONG:
+            title = f"{len(summary)} policies: {title}"
+            parts += [f"<details><summary>{title}</summary>", "", *table, "</details>", ""]
+        else:
+            parts += [f"**{title}**", "", *table]
     return "\n".join(parts[:-1])
 
 
 def decide() -> str:
     """Microseconds of decisions."""
     content = read("decide")
-    there = content["in a decode"]
+    there, stop = content["in a decode"], content["stop in a decode"]
     rows = {
         **content["decision"], "features": content["features"],
         "features, within a decode": there["features"],
         "all of a policy with a network of 64, within a decode": there["policy"],
+        "the same, 64 and 64": content["64, 64 in a decode"]["policy"],
+        "a policy that may stop levels, without a question": stop["not asked"]["policy"],
     }  # fmt: skip
     lines = ["| microseconds at batch 1 | median | 90th percentile |", "|---|---|---|"]
     lines += [f"| {n} | {v['median']:.1f} | {v['p90']:.1f} |" for n, v in rows.items()]
@@ -111,6 +118,7 @@ def decide() -> str:
         f"Share of the decoding time that the policy takes: {share['median']} ({share['p10']} to "
         f"{share['p90']} over {there['repeats']} repeats of {there['cycles'] // there['repeats']} "
         f"cycles; embedded pair, median cycle {there['cycle']['median'] / 1e3:.1f} ms).",
+        f"A question after a level takes {stop['per question']:.1f} microseconds more.",
     ]
     return "\n".join([*lines, f"Source: {origin(content)}."])
 

@@ -19,7 +19,7 @@ Key = tuple[Any, ...]  # what is measured, and the cell
 Measure = Callable[[], float]  # seconds
 Tell = Callable[[str, float, float], None]  # what goes on, seconds so far and in all
 LEAST = 3  # rounds, whatever they take
-TAKES = 3  # of a quick cell in one turn
+TAKES = 12  # of a quick cell in one turn
 
 
 class Rounds:

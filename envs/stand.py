@@ -45,6 +45,7 @@ class Stand:
 
     def draft(self, plan: Plan) -> float:
         """Seconds of growing trees."""
+        self._pass()
         start = self._ready()
         for _ in self.session.draft([plan] * self.batch):
             raise AssertionError("nobody asked")
@@ -60,9 +61,16 @@ class Stand:
 
     def rest(self, policy: Policy) -> float:
         """Seconds of a cycle outside of drafting and verifying."""
+        self._pass()
         start = self._ready()
         seconds = cycle(self.session, policy).seconds
         return self._ready() - start - seconds.draft - seconds.verify - seconds.commit
+
+    def _pass(self) -> None:
+        """Send the target's weights through the caches, as a cycle finds them: it is dearer so."""
+        for _ in self.session.draft([AUTOREGRESSIVE] * self.batch):
+            raise AssertionError("nobody asked")
+        self.session.score(self.tree(1))
 
     def _undo(self) -> None:
         """Back to where the texts began."""

@@ -42,8 +42,14 @@ def _record(config: Any, menu: Menu, root: Path, stop: Stop) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix(".jsonl")
     file.write_text(lines, encoding="utf-8")
+    words += ["--workers", _workers(config.device)]
     _run([*words, "--prompts", file, "--out", folder], stop)  # only what is not there yet
     return folder
+
+
+def _workers(device: str) -> int:
+    """Processes that record side by side: what they make does not depend on the clock."""
+    return min(os.cpu_count() or 1, 4) if device == "cpu" else 1
 
 
 def _calibrate(config: Any, menu: Menu, loads: list[int], root: Path, stop: Stop) -> Path:

@@ -1,8 +1,8 @@
 """Speeds and ratios with paired bootstrap intervals; knows rows only, no models and no files.
 
-Every figure is a ratio of sums: tokens over seconds of all rows, never a mean of ratios. Intervals
-come from prompts drawn anew, all repeats of a prompt together; they say nothing about another
-machine, other domains or another training seed.
+Of a prompt's repeats the median counts: a pause of the machine is nobody's doing. Every figure is
+a ratio of sums: tokens over seconds of all prompts, never a mean of ratios. Intervals come from
+prompts drawn anew; they say nothing about another machine, other domains or another training seed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def summarise(
 ) -> dict[str, Any]:  # fmt: skip
     """Figures per policy and, within it, per domain; JSON-able. Ratios to absent policies: None."""
     _check(rows)
+    repeats, rows = len({row["repeat"] for row in rows}), typical(rows)
     policies = _figures(rows, baseline, static, seed, draws)
     domains = _grouped(rows, "domain")
     for domain, own in domains.items():
@@ -46,12 +47,29 @@ def summarise(
         "baseline": baseline,
         "static": static,
         "prompts": _num_prompts(rows),
-        "repeats": len({row["repeat"] for row in rows}),
+        "repeats": repeats,
         "domains": {domain: _num_prompts(own) for domain, own in domains.items()},
         "draws": draws,
         "seed": seed,
         "policies": policies,
     }
+
+
+def typical(rows: list[Row]) -> list[Row]:
+    """One row per policy and prompt: of its repeats the median by seconds."""
+    made = []
+    for own in _grouped(rows, "policy").values():
+        for repeats in _grouped(own, "prompt_id").values():
+            order, last = sorted(repeats, key=lambda row: row["seconds"]), len(repeats) - 1
+            made.append(_middle(order[last // 2], order[(last + 1) // 2]))
+    return made
+
+
+def _middle(one: Row, other: Row) -> Row:
+    """The mean of two repeats, or the one if both are the same; what is no number stays."""
+    phases = {name: (one["phases"][name] + other["phases"][name]) / 2 for name in one["phases"]}
+    counts = ("seconds", "new_tokens", "cycles", "drafted", "accepted")
+    return {**one, **{name: (one[name] + other[name]) / 2 for name in counts}, "phases": phases}
 
 
 def probability_of_improvement(rows: list[Row], policy: str, other: str) -> float:

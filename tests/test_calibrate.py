@@ -19,7 +19,7 @@ from spec_core.menu import DEFAULT_MENU
 
 LEAN = Menu.of(["ar", "chain-2", "chain-6@0.2", "beam-3x2n4"])
 SLOW, QUICK, MIDDLE = ("slow",), ("quick",), ("middle",)
-TOOK = {SLOW: 10.0, QUICK: 0.5, MIDDLE: 5.0}
+TOOK = {SLOW: 10.0, QUICK: 0.4, MIDDLE: 5.0}
 
 
 def clocked(monkeypatch, seconds: float, most: int = 100) -> tuple[Rounds, list]:

@@ -128,6 +128,28 @@ def test_repeats_of_a_prompt_are_no_new_prompts():
         assert once[name] == pytest.approx(often[name])
 
 
+@given(st.integers(0, 1), st.integers(0, 9), st.integers(0, 2), st.floats(2, 100))
+def test_a_pause_in_one_of_three_repeats_changes_nothing(policy, prompt, repeat, factor):
+    times = {"ar": [2.0 + 0.1 * i for i in range(10)], "a": [1.0 + 0.2 * i for i in range(10)]}
+    calm = rows_of(times, [50] * 10, 3)
+    place = repeat * 20 + policy * 10 + prompt
+    paused = [
+        row | {"seconds": factor * row["seconds"]} if i == place else row
+        for i, row in enumerate(calm)
+    ]
+    assert summarise(paused, "ar", "ar") == summarise(calm, "ar", "ar")
+    assert tokens_per_second(paused) < tokens_per_second(calm)
+
+
+def test_two_repeats_count_as_their_mean():
+    rows = rows_of({"ar": [1.0, 2.0]}, [50, 50]) + rows_of({"ar": [3.0, 2.0]}, [50, 50])
+    for later in rows[2:]:
+        later["repeat"] = 1
+    made = summarise(rows, "ar", "ar")
+    assert made["repeats"] == 2
+    assert made["policies"]["ar"]["seconds"] == pytest.approx(4.0)
+
+
 def test_intervals_are_as_wide_as_the_theory_says():
     random = np.random.default_rng(2)
     base = random.uniform(1, 2, 200)
