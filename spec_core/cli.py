@@ -227,13 +227,18 @@ def _measure(
     before = signal.signal(signal.SIGINT, printer.interrupt)
     try:
         made = decoder.generate(prompt, printer.watch, **how)
-    except (Broken, KeyboardInterrupt) as stop:
+    except Exception as stop:
         printer.finish()
+        if printer.interrupted:  # a compiler makes other errors of it
+            raise KeyboardInterrupt from None
         if not isinstance(stop, Broken):
             raise
         generation: Generation = stop.generation  # type: ignore[attr-defined]
         _deliver(options, printer, generation, None)
         return _say(f"error: {stop}", 1)
+    except KeyboardInterrupt:
+        printer.finish()
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
     printer.finish()
