@@ -38,7 +38,7 @@ QUESTIONS = 6
 FEW = (1, 2, 3, 4, 5, 7, 9, 13, 17)
 KINDS = {
     "draft": ("batches", "contexts", "widths", "levels"),
-    "verify": ("batches", "contexts", "nodes"),
+    "verify": ("batches", "contexts", "nodes"), "line": ("contexts", "nodes"),
     "overhead": ("batches", "contexts"), "decide": ("batches", "contexts"),
     "ask": ("batches", "contexts"),
 }  # fmt: skip
@@ -77,6 +77,8 @@ def measurements(stand: Stand, shapes: list[Shape], nodes: list[int]) -> dict[Ke
         ("draft", *where, *shape): partial(stand.draft, _beam(*shape)) for shape in shapes
     }
     made |= {("verify", *where, n): partial(stand.verify, stand.tree(n)) for n in nodes}
+    if stand.batch == 1:
+        made |= {("line", stand.context, n): partial(stand.verify, stand.line(n)) for n in nodes}
     made["overhead", *where] = partial(stand.rest, Fixed(Plan(2)))
     made["decide", *where] = partial(stand.rest, learned())
     made["ask", *where] = partial(stand.rest, questioned())
@@ -131,11 +133,13 @@ def _table(
         return made
 
     middle = {kind: next_larger(of(kind, lambda v: float(np.median(v)))) for kind in KINDS}
+    trees = middle["verify"]
     fixed, chosen, asked = (middle[kind].mean(1) for kind in ("overhead", "decide", "ask"))
     count = {kind: np.nan_to_num(of(kind, len)).astype(int).tolist() for kind in KINDS}
     spreads = {kind: of(kind, spread) for kind in KINDS}
     return Costs(
-        machine, early, **sizes, draft=middle["draft"], verify=middle["verify"], overhead=fixed,
+        machine, early, **sizes, draft=middle["draft"], verify=trees, overhead=fixed,
+        line=np.where(np.isnan(middle["line"]), trees[0], middle["line"]),
         decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked - chosen, 0) / QUESTIONS,
         spread=float(np.nanmedian(spreads["verify"])),
         measured={kind: {"count": count[kind], "spread": plain(spreads[kind])} for kind in KINDS},

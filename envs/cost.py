@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from envs.shapes import CPU, drafts, widths
+from envs.shapes import CPU, branches, drafts, widths
 from envs.shards import replace_file
 from envs.trace import Trace
 from spec_core.growth import grow
 
-SCHEMA = 2
+SCHEMA = 3
 Floats = NDArray[np.float64]
-TABLES = ("draft", "verify", "overhead", "decide", "ask")
+TABLES = ("draft", "verify", "line", "overhead", "decide", "ask")
 AXES = ("batches", "contexts", "widths", "levels", "nodes")
 
 
@@ -39,6 +39,7 @@ class Costs:
     nodes: list[int]  # of a tree, the root included
     draft: Floats  # [batches, contexts, widths, levels] all rounds and the tree
     verify: Floats  # [batches, contexts, nodes] the target's forward and what follows it
+    line: Floats  # [contexts, nodes] the same of a single text where no node has a sibling
     overhead: Floats  # [batches] the rest of a cycle under a fixed plan
     decide: Floats  # [batches] what a learned policy adds: features and a small network
     ask: Floats  # [batches] what each question after the plan adds: a level's or a tree's
@@ -51,6 +52,7 @@ class Costs:
         assert all(list(getattr(self, a)) == sorted(set(getattr(self, a))) for a in AXES)
         assert self.draft.shape == tuple(sizes[:4]), "draft: one cell per size"
         assert self.verify.shape == (*sizes[:2], sizes[4]), "verify: one cell per size"
+        assert self.line.shape == (sizes[1], sizes[4]), "line: one cell per size"
         assert self.overhead.shape == self.decide.shape == self.ask.shape == (sizes[0],)
 
     def save(self, file: str | Path) -> None:
@@ -114,9 +116,14 @@ class Costs:
             rounds > 0, self._cells("draft", {**sizes, "levels": np.maximum(rounds, 1)}), 0.0
         )
 
-    def verifying(self, nodes: ArrayLike, context: ArrayLike, batch: int = 1) -> Floats:
+    def verifying(
+        self, nodes: ArrayLike, context: ArrayLike, batch: int = 1, branched: ArrayLike = True
+    ) -> Floats:
         """Seconds of verifying trees of so many nodes, and the overhead of the cycle."""
-        own = self._cells("verify", {"batches": batch, "contexts": context, "nodes": nodes})
+        sizes = {"contexts": context, "nodes": nodes}
+        own = self._cells("verify", {"batches": batch, **sizes})
+        line = own if batch > 1 or np.all(branched) else self._cells("line", sizes)
+        own = np.where(branched, own, line)
         return own + self._cells("overhead", {"batches": batch})
 
     def deciding(self, batch: int = 1) -> float:
@@ -129,10 +136,11 @@ class Costs:
 
     def seconds(
         self, widths: ArrayLike, levels: ArrayLike, nodes: ArrayLike, context: ArrayLike,
-        batch: int = 1,
+        batch: int = 1, branched: ArrayLike = True,
     ) -> Floats:  # fmt: skip
         """A whole cycle of a whole batch, without a learned policy's deciding."""
-        return self.drafting(widths, levels, context, batch) + self.verifying(nodes, context, batch)
+        draft = self.drafting(widths, levels, context, batch)
+        return draft + self.verifying(nodes, context, batch, branched)
 
 
 def plain(table: Floats) -> list[Any]:
@@ -158,7 +166,8 @@ def price(trace: Trace, costs: Costs, batch: int = 1) -> Prices:
     context = trace.lengths[:, None]
     width = np.broadcast_to(widest, levels.shape)
     draft = costs.drafting(np.where(levels > 0, width, 1), levels, context, batch)
-    return Prices(draft, nodes, draft + costs.verifying(nodes, context, batch))
+    branched = [branches(plan) for plan in trace.menu.plans]
+    return Prices(draft, nodes, draft + costs.verifying(nodes, context, batch, branched))
 
 
 def run_sizes(trace: Trace, early: bool) -> tuple[NDArray, NDArray]:

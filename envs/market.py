@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.cost import Costs, Prices, price
+from envs.shapes import branches
 from envs.trace import Trace
 
 Ints = NDArray[np.int64]
@@ -100,9 +101,11 @@ class Market:
         self.draft = np.stack([p.draft for p in prices])  # [loads, N, M]
         sizes = np.arange(1, int(self.nodes.max()) + 1)
         used = bounds[: int(self.bucket.max()) + 1]
+        self.branched = np.array([int(branches(plan)) for plan in trace.menu.plans])
+        forms = np.array([False, True])[:, None, None]
         self.verify = np.stack(
-            [costs.verifying(sizes, used[:, None], load) for load in self.loads]
-        )  # [loads, contexts, nodes - 1]
+            [costs.verifying(sizes, used[:, None], load, forms) for load in self.loads]
+        )  # [loads, forms, contexts, nodes - 1]
         self.decide, self.ask = (
             np.array([price(load) if learned else 0.0 for load in self.loads])
             for price in (costs.deciding, costs.asking)
@@ -113,7 +116,8 @@ class Market:
         loads = batches.place[batches.starts]
         draft = batches.most(self.draft[batches.place, at, cycles.drafts])
         nodes = batches.most(self.nodes[at, cycles.plans])
-        verify = self.verify[loads, batches.most(self.bucket[at]), nodes - 1]
+        form = batches.most(self.branched[cycles.plans])
+        verify = self.verify[loads, form, batches.most(self.bucket[at]), nodes - 1]
         decide = self.decide[loads] + self.ask[loads] * cycles.asked[batches.starts]
         return batches.spread((draft + verify + decide) / batches.sizes)
 
@@ -128,7 +132,8 @@ class Market:
             draft, bucket, nodes = (
                 batches.spread(batches.most(values)) for values in (draft, bucket, nodes)
             )
-        whole = draft + self.verify[place, bucket, nodes - 1] + self.decide[place]
+        verify = self.verify[place, self.branched, bucket, nodes - 1]
+        whole = draft + verify + self.decide[place]
         worth = self.paces[place[:, 0], texts][:, None]
         return self.trace.committed[at] * worth - whole / batches.load[:, None]
 

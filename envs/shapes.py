@@ -49,6 +49,12 @@ def drafts(plan: Plan) -> bool:
 
 
 @lru_cache(maxsize=1024)
+def branches(plan: Plan) -> bool:
+    """Whether the plan's trees are more than a line, which one text verifies in a quicker way."""
+    return any(lv.width * lv.children > 1 for lv in grow((plan,), False, CPU).levels)
+
+
+@lru_cache(maxsize=1024)
 def widths(plan: Plan) -> tuple[int, ...]:
     """Nodes expanded in each round."""
     return tuple(level.width for level in grow((plan,), False, CPU).levels)

@@ -94,7 +94,7 @@ class Stand:
     def tree(self, nodes: int) -> Tree:
         """Trees of so many nodes: each node has two children."""
         if nodes == 1:
-            return Tree.roots(self.tokens[:, -1:])
+            return self.line(1)
         index = torch.arange(nodes, device=self.tokens.device).expand(self.batch, -1)
         depths = (index + 1).float().log2().floor().long()
         return Tree(
@@ -102,6 +102,12 @@ class Stand:
             ((index - 1) // 2).clamp(min=0), depths, -depths.float(),
             torch.full_like(index, -1), depth=int(depths.max()),
         )  # fmt: skip
+
+    def line(self, nodes: int) -> Tree:
+        """Trees of so many nodes, each under the one before: what comes of drafting a chain."""
+        index = torch.arange(nodes, device=self.tokens.device).expand(self.batch, -1)
+        tokens = (self.tokens[:, -1:] + index) % self.pair.target.vocab_size
+        return Tree.line(tokens, -index.float(), held=max(nodes - 1, 0))
 
 
 def stands(

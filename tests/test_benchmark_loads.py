@@ -33,7 +33,7 @@ def bound_by_arithmetic():
     costs = costs_of(LOADS, early=False)
     verify = np.ones_like(costs.verify)
     verify[1] = 100.0 * np.array(costs.nodes)
-    return replace(costs, draft=np.full_like(costs.draft, 0.01), verify=verify)
+    return replace(costs, draft=np.full_like(costs.draft, 0.01), verify=verify, line=verify[0])
 
 
 def test_the_price_of_a_plan_at_a_load_is_that_of_full_batches():

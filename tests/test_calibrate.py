@@ -89,6 +89,7 @@ def test_a_table_prices_its_menu_at_every_batch_and_says_how_often_it_measured(t
     read = Costs.read(tmp_path / "costs.json")
     for batch in (1, 8):
         assert (price(trace, read, batch).seconds > 0).all()
+    assert (np.array(read.measured["line"]["count"])[:, :7] >= 2).all() and (read.line > 0).all()
     counts = np.array(read.measured["draft"]["count"])
     assert counts.shape == read.draft.shape
     wide, deep = sizes["widths"].index(2), sizes["levels"].index(6)
@@ -109,6 +110,7 @@ def test_stands_share_the_targets_cache_and_leave_texts_as_they_were():
         assert [len(text) for text in texts] == [stand.context] * 3
         for work in (
             lambda s=stand: s.draft(Plan(3)), lambda s=stand: s.verify(s.tree(4)),
+            lambda s=stand: s.verify(s.line(4)),
             lambda s=stand: s.rest(Fixed(Plan(2))), lambda s=stand: s.rest(learned()),
         ):  # fmt: skip
             assert stand.undone(work) > 0

@@ -256,7 +256,7 @@ def test_a_batch_waits_for_its_longest_draft_and_its_largest_tree():
             contexts = trace.lengths[at[group]]
             draft = costs.drafting(width, levels, contexts, load).max()
             nodes = int(trace.shapes["drafted"][cells].max()) + 1
-            whole = draft + costs.verifying(nodes, contexts.max(), load) + 0.25
+            whole = draft + costs.verifying(nodes, contexts.max(), load, 3 in plans[group]) + 0.25
             assert info["seconds"][group] == pytest.approx(whole / load)
 
 
@@ -264,6 +264,7 @@ def test_a_size_between_two_measured_ones_costs_what_the_next_does():
     costs = costs_of()
     assert costs.verifying([1, 2, 3, 4, 5], 16) == pytest.approx([11.5, 12.5, 14.5, 14.5, 18.5])
     assert costs.verifying(4, [1, 16, 17, 64]) == pytest.approx([14.5, 14.5, 18.5, 18.5])
+    assert costs.verifying(4, 16, 1, [False, True]) == pytest.approx([7.5, 14.5])
     assert costs.drafting([1, 2, 3, 4], 2, 16) == pytest.approx([2032.2, 2032.4, 2032.8, 2032.8])
     assert costs.drafting(1, [0, 1, 2], 16) == pytest.approx([0, 1016.1, 2032.2])
     assert costs.seconds(1, 0, 1, 16) == pytest.approx(11.5)

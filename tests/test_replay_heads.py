@@ -167,7 +167,8 @@ def test_a_tree_that_was_trimmed_was_drafted_whole():
     at = env.engine.at.copy()
     _, rewards, _, _, info = env.step([0, 2, 3])
     assert info["drafted"].tolist() == [0, 2, 4] and info["cycles"].tolist() == [1, 1, 1]
-    verify = costs.verifying(info["drafted"] + 1, trace.lengths[at])
+    drafted = info["drafted"]
+    verify = costs.verifying(drafted + 1, trace.lengths[at], branched=drafted > 0)
     assert info["seconds"] == pytest.approx(whole[at] + verify + 0.25 + 0.03)
     assert rewards == pytest.approx(info["tokens"] / info["seconds"])
 
@@ -359,7 +360,7 @@ def test_cycles_that_ask_nothing_are_charged_once_and_counted_with_the_next():
         plan, asked = int(cycles.plans[0]), int(cycles.asked[0])
         right += engine.market.draft[0, at, int(cycles.drafts[0])] + 0.25 + 0.03 * asked
         nodes = engine.trace.shapes["drafted"][at, plan] + 1
-        right += float(costs.verifying(nodes, trace.lengths[at]))
+        right += float(costs.verifying(nodes, trace.lengths[at], branched=False))
         silent += not asked
         close(done)
 
@@ -417,7 +418,7 @@ def test_one_more_level_saves_its_token_and_costs_its_seconds(price):
         head, market = engine.head, engine.market
         for i, (more, none) in enumerate(env.savings()):
             level, at, text = head.level[i], engine.at[i], engine.texts[i]
-            verify = market.verify[0, market.bucket[at], market.nodes[at] - 1]
+            verify = market.verify[0, 0, market.bucket[at], market.nodes[at] - 1]
             seconds, tokens = market.draft[0, at] + verify, engine.trace.committed[at]
             gain = market.paces[0, text] * (tokens[level + 1] - tokens[level])
             right = gain - (seconds[level + 1] - seconds[level]) - costs.asking()

@@ -49,7 +49,7 @@ def bound_at(load: int, cheap: float = 0.01):
     costs = costs_of(LOADS, early=False)
     verify = np.ones_like(costs.verify)
     verify[LOADS.index(load)] = np.array(costs.nodes) * 10.0
-    return replace(costs, draft=np.full_like(costs.draft, cheap), verify=verify)
+    return replace(costs, draft=np.full_like(costs.draft, cheap), verify=verify, line=verify[0])
 
 
 class Kept:

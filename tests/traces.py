@@ -67,6 +67,7 @@ def costs_of(batches: tuple[int, ...] = (1,), **changes) -> Costs:
     verify = 10.0 * np.ix_(batches)[0][:, None, None] + np.array(nodes) * np.array([[1.0], [2.0]])
     costs = Costs(
         {"device": "round"}, True, list(batches), contexts, widths, levels, nodes,
-        draft, verify, *(np.full(len(batches), price) for price in (0.5, 0.25, 0.03)), 0.1,
+        draft, verify, verify[0] / 2,
+        *(np.full(len(batches), price) for price in (0.5, 0.25, 0.03)), 0.1,
     )  # fmt: skip
     return replace(costs, **changes)
