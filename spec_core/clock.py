@@ -20,6 +20,13 @@ class Seconds:
     verify: float = 0.0
     commit: float = 0.0  # moving KV, ending sequences
 
+    def add(self, other: Seconds) -> None:
+        """Those of one more cycle."""
+        self.decide += other.decide
+        self.draft += other.draft
+        self.verify += other.verify
+        self.commit += other.commit
+
     @property
     def total(self) -> float:
         """All of the cycle."""

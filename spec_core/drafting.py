@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,25 +15,28 @@ from spec_core.doubt import ALWAYS, Doubt
 from spec_core.drafters.base import Candidates, DraftState, Frontier
 from spec_core.growers import BestFirst, Grower, distributions
 from spec_core.growth import Growth
-from spec_core.level import Drafting, LevelView, Stops
+from spec_core.level import Drafting, LevelView, LineView, Stops
 from spec_core.ranking import Drawer, Ranker
 from spec_core.tensors import tensor
-from spec_core.tree import Tree
+from spec_core.tree import Line, Tree
 
 __all__ = ["Drafting", "LevelView", "Stops", "draft"]
 CPU = torch.device("cpu")
 
 
 def draft(
-    state: DraftState, texts: list[list[int]], growth: Growth, rank: Ranker | Drawer, roots: Tensor,
-    ask: bool | Doubt = False,
+    state: DraftState, texts: list[list[int]], growth: Growth, rank: Ranker | Drawer,
+    roots: Tensor | None, ask: bool | Doubt = False,
 ) -> Drafting:  # fmt: skip
-    """Grow one tree per text; roots: [B, 1], the last token of each. ask: after which levels."""
+    """Grow one tree per text; roots: [B, 1], the last token of each, unless it
+    is one text in the host's memory. ask: after which levels.
+    """
     doubt = ALWAYS if ask is True else ask or None
     rank.count = growth.levels[0].children
-    host = len(texts) == 1 and roots.device.type == "cpu"
+    host = len(texts) == 1 and (roots is None or roots.device.type == "cpu")
     if growth.chain and host and isinstance(rank, Ranker):
         return (yield from _follow(state, texts[0], growth, rank, doubt))
+    roots = tensor([text[-1:] for text in texts], CPU) if roots is None else roots
     candidates = state.start(texts, rank)
     if growth.chain and growth.thresholds is None and doubt is None:
         return _chain(state, candidates, growth, rank, roots)
@@ -62,17 +64,10 @@ def _follow(
         if doubt is not None and held < levels:
             stop = doubt.stops(path[-1])
             if doubt.asks(path[-1]):
-                stop = (yield _view(path, rank))[0]
+                stop = (yield LineView(path, rank.found))[0]
             if stop:
                 break
-    return Tree.line(tensor([tokens], CPU), tensor([path], CPU, np.float32), held)
-
-
-def _view(path: list[float], rank: Ranker) -> LevelView:
-    """The last level of a text's chain."""
-    pool = list(torch.tensor([path]).split(1, 1))
-    numbers = [[[score]] for score in path]
-    return LevelView(len(path) - 1, pool[-1], 1, pool, rank.logs, numbers, [True])
+    return Line(tokens, path, held)
 
 
 def _chain(

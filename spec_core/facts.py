@@ -7,7 +7,6 @@ read of tensors in the host's memory is read where it is, by one call for each s
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spec_core.quick import Four, compiled, floats, masses, wholes
+from spec_core.tree import Line, Tree
 
 if TYPE_CHECKING:
     from spec_core.session import Outcome
-    from spec_core.tree import Tree
 
 Array = NDArray[np.float32]
 
@@ -91,34 +90,40 @@ def facts(outcome: Outcome) -> list[Facts]:
 def on_host(tree: Tree) -> Tree:
     """A copy of what is read of a tree, within reach of `drawn`."""
     parts = {name: getattr(tree, name).cpu() for name in ("scores", "parents", "depths")}
-    return replace(tree, **parts)
+    return Tree(tree.tokens, expanded=tree.expanded, depth=tree.depth, chain=tree.chain, **parts)
 
 
 def at_hand(outcome: Outcome) -> bool:
     """Whether `read` can read the target's logits; the same for all outcomes of a session."""
-    logits = outcome.logits
-    dense = logits.stride()[1:] == (logits.shape[2], 1)
-    return dense and logits.is_cpu and logits.dtype is torch.float32
+    logits = outcome.scored
+    if isinstance(logits, np.ndarray):
+        return True
+    return logits.stride()[2] == 1 and logits.is_cpu and logits.dtype is torch.float32
 
 
 def source(outcome: Outcome, b: int) -> tuple[int, ...]:
     """What `read` wants of a sequence, while the outcome is kept."""
-    path, (_, nodes, size) = outcome.path[b], outcome.logits.shape
-    stop = path[-1] if path else 0
-    logits = row_at(outcome.logits, b) + 4 * size * stop
+    path, scored = outcome.path[b], outcome.scored
+    (_, nodes, size), stop = scored.shape, path[-1] if path else 0
+    step = scored.strides[1] if isinstance(scored, np.ndarray) else 4 * scored.stride()[1]
+    logits = row_at(scored, b) + step * stop
     tree, hit, drafted = _tree(outcome.tree, b), len(path), outcome.drafted[b]
     return *tree, nodes, stop, hit, drafted, logits, size, outcome.bonus[b]
 
 
 def _tree(tree: Tree, b: int) -> tuple[int, int, int]:
     """Where a sequence's scores, parents and depths are; a chain's are known without."""
+    if isinstance(tree, Line):
+        return row_at(tree.path, b), 0, 0
     if tree.chain:
         return row_at(tree.scores, b), 0, 0
     return row_at(tree.scores, b), row_at(tree.parents, b), row_at(tree.depths, b)
 
 
-def row_at(rows: Tensor, b: int) -> int:
+def row_at(rows: Any, b: int) -> int:
     """The address of a row."""
+    if isinstance(rows, np.ndarray):
+        return rows.__array_interface__["data"][0] + b * rows.strides[0]
     return rows.data_ptr() + (b * rows.stride(0) * rows.itemsize if b else 0)
 
 

@@ -182,8 +182,7 @@ def level_features(level: LevelView) -> Array:
 
 def fill_level(rows: Array, level: LevelView) -> None:
     """Write them into the last columns of rows."""
-    logs, pool, depth = level.logs, level.numbers, level.depth
-    logs = logs if logs.is_cpu else logs.cpu()
+    logs, pool, depth = level.near, level.numbers, level.depth
     _, width, size = logs.shape
     for b, now in enumerate(pool[-1]):
         best, mass = max(now), sum(map(exp, now))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from spec_core.tree import Tree
@@ -28,6 +31,43 @@ class LevelView:
     def entropy(self) -> Tensor:
         """Of the draft's distributions behind this level, in nats, [B, width]."""
         return -(self.logs.exp() * self.logs).nan_to_num(0.0).sum(-1)
+
+    @property
+    def near(self) -> Any:
+        """The logs in the host's memory, a tensor or an array."""
+        return self.logs if self.logs.is_cpu else self.logs.cpu()
+
+
+class LineView(LevelView):
+    """After a level of one text's chain: its tensors are made when somebody wants them."""
+
+    found: Any  # the logs, a tensor or an array
+
+    def __init__(self, path: list[float], found: Any) -> None:
+        numbers = [[[score]] for score in path]
+        vars(self).update(
+            depth=len(path) - 1, width=1, numbers=numbers, asked=[True], found=found
+        )  # fmt: skip
+
+    @cached_property
+    def pool(self) -> list[Tensor]:
+        """As numbers are."""
+        return [torch.tensor(scores) for scores in self.numbers]
+
+    @property
+    def scores(self) -> Tensor:
+        """The last of the pool."""
+        return self.pool[-1]
+
+    @property
+    def logs(self) -> Tensor:
+        """A tensor, whatever was found."""
+        return torch.as_tensor(self.found)
+
+    @property
+    def near(self) -> Any:
+        """As it was found."""
+        return self.found
 
 
 # Asks with a LevelView after levels in doubt, wants a mask [B] of who stops; a Tree ends.

@@ -5,6 +5,10 @@ That is what makes text independent of what was drafted, of the batch and of the
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,8 +31,21 @@ def uniform(seeds: Tensor, positions: Tensor, count: int, stream: int) -> Tensor
     return (bits.double() + 0.5) * 2.0**-53
 
 
+@cache
+def _machine() -> Any:
+    """The same as machine code, where there is any."""
+    if find_spec("numba") is None:
+        return None
+    from spec_core.models import walk
+
+    return walk
+
+
 def gumbel(seeds: Tensor, positions: Tensor, count: int, stream: int) -> Tensor:
     """Gumbel noise [..., count] in float32."""
+    if positions.is_cpu and (machine := _machine()):
+        keys = seeds.flatten().numpy(), positions.flatten().numpy()
+        return torch.from_numpy(machine.gumbel(*keys, count, stream)).view(*seeds.shape, count)
     return uniform(seeds, positions, count, stream).log_().neg_().log_().neg_().float()
 
 
@@ -38,10 +55,14 @@ class NoiseWindow:
     def __init__(self, vocab: int, stream: int, length: int = 32) -> None:
         self.vocab, self.stream, self.length = vocab, stream, length
         self.owners: list[tuple[int, int]] = []  # (seed, first position) of each row
-        self.rows = torch.empty(0)
+        self.rows: Any = None  # [B, length, V], an array on the CPU
 
     def at(self, seeds: list[int], starts: list[int], count: int, device: torch.device) -> Tensor:
         """Noise [B, count, V] of positions starts[b] .. starts[b] + count - 1."""
+        return torch.as_tensor(self.found(seeds, starts, count, device))
+
+    def found(self, seeds: list[int], starts: list[int], count: int, device: torch.device) -> Any:
+        """The same, as an array for one text on the CPU."""
         fits = len(self.owners) == len(seeds) and all(
             owner == seed and 0 <= start - first <= self.length - count
             for (owner, first), seed, start in zip(self.owners, seeds, starts, strict=True)
@@ -52,9 +73,10 @@ class NoiseWindow:
             first = torch.tensor(starts, device=device)[:, None]
             positions = first + torch.arange(self.length, device=device)
             seed = torch.tensor(seeds, device=device)[:, None].expand_as(positions)
-            self.rows = gumbel(seed, positions, self.vocab, self.stream)
+            made = gumbel(seed, positions, self.vocab, self.stream)
+            self.rows = made.numpy() if made.is_cpu else made
         offsets = [s - first for s, (_, first) in zip(starts, self.owners, strict=True)]
         if len(offsets) == 1:
             return self.rows[:, offsets[0] : offsets[0] + count]
         index = torch.tensor(offsets, device=device)[:, None] + torch.arange(count, device=device)
-        return self.rows[torch.arange(len(offsets), device=device)[:, None], index]
+        return torch.as_tensor(self.rows)[torch.arange(len(offsets), device=device)[:, None], index]

@@ -17,10 +17,15 @@ DRAWS = 4096  # more draft slots than any cycle has: keeps the noise of two cycl
 class Ranker:
     """Orders a drafter's logits; the coupled one adds the noise that the target will add."""
 
-    def __init__(self, temperature: float = 1.0, noise: Tensor | None = None) -> None:
-        self.temperature, self.noise = temperature, noise  # noise: [B, depths, V]
+    def __init__(self, temperature: float = 1.0, noise: Any = None) -> None:
+        self.temperature, self.sound = temperature, noise  # [B, depths, V] a tensor or an array
         self.count = 1
         self.found: Any = None  # the logs, in the host's memory or the device's
+
+    @property
+    def noise(self) -> Tensor | None:
+        """[B, depths, V] what is added to the logits."""
+        return None if self.sound is None else torch.as_tensor(self.sound)
 
     @property
     def logs(self) -> Tensor:
@@ -28,17 +33,18 @@ class Ranker:
         return torch.as_tensor(self.found)
 
     def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
-        noise = None if self.noise is None else self._rows(depths).expand(logits.shape)
+        noise = None if self.sound is None else self._rows(depths).expand(logits.shape)
         tokens, scores, self.found = rows(logits.is_cpu).best(
             logits.float(), self.temperature, noise, self.count
         )
         return Candidates(tokens, scores)
 
     def _rows(self, depths: Tensor | int) -> Tensor:
-        assert self.noise is not None
+        noise = self.noise
+        assert noise is not None
         if isinstance(depths, int):
-            return self.noise[:, depths : depths + 1]
-        return self.noise.gather(1, depths[:, :, None].expand(-1, -1, self.noise.shape[2]))
+            return noise[:, depths : depths + 1]
+        return noise.gather(1, depths[:, :, None].expand(-1, -1, noise.shape[2]))
 
 
 class Drawer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,7 +18,7 @@ from spec_core.plan import Plan
 from spec_core.sampling import Sampling
 from spec_core.sequence import Ending, Sequence
 from spec_core.tensors import ahead, tensor
-from spec_core.tree import Tree
+from spec_core.tree import Line, Tree
 from spec_core.verifiers.base import Verifier, chance
 
 if TYPE_CHECKING:
@@ -56,8 +56,13 @@ class Outcome:
     tree: Tree
     path: list[list[int]]  # accepted nodes
     bonus: list[int]  # the target's own token behind the path, committed unless the text ended
-    logits: torch.Tensor  # [B, N, V] the target's
+    scored: Any  # the target's logits [B, N, V], a tensor or an array
     seconds: Seconds = field(default_factory=Seconds)
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """The target's logits [B, N, V]."""
+        return torch.as_tensor(self.scored)
 
 
 class Broken(RuntimeError):
@@ -129,12 +134,16 @@ class Session:
         self.plans = self.fit(plans)
         self.chance.seeds = [s.seed for s in active]
         self.chance.lengths = [len(s.tokens) for s in active]
-        # An upload waits for the device: it comes here, where nothing is under way yet.
-        roots = tensor([s.tokens[-1:] for s in active], self.target.device)
-        self.base = self.chance.column([length - 1 for length in self.chance.lengths])
         depth = max(plan.depth for plan in self.plans)
-        if depth == 0 or max(plan.budget for plan in self.plans) == 1:
-            return Tree.roots(roots)
+        idle = depth == 0 or max(plan.budget for plan in self.plans) == 1
+        near = self.target.device.type == "cpu"
+        alone, roots = near and len(active) == 1, None
+        if not alone:  # an upload waits for the device: here nothing is under way yet
+            roots = tensor([s.tokens[-1:] for s in active], self.target.device)
+        if not near:
+            self.base = self._base()
+        if idle:
+            return Line(active[0].tokens[-1:], [0.0], 0) if roots is None else Tree.roots(roots)
         assert self.drafting is not None
         growth = grow(self.plans, self.verifier.sampled and not self.greedy, self.target.device)
         if growth.expanded > DRAFT_ROOM:
@@ -146,7 +155,7 @@ class Session:
         rank = self.verifier.ranker(self.chance, depth)
         texts = [s.tokens for s in active]
         tree = yield from draft(self.drafting, texts, growth, rank, roots, ask)
-        if tree.chain or tree.tokens.device.type != "cpu":
+        if tree.chain or not near:
             return tree
         return tree.first(max(tree.counts))  # on the CPU a host read is free, padding is not
 
@@ -155,15 +164,22 @@ class Session:
         """Whether the text is the argmax at every step."""
         return self.chance.sampling.greedy
 
-    def score(self, tree: Tree) -> torch.Tensor:
-        """The target's logits [B, N, V] on the trees: one forward."""
+    def _base(self) -> torch.Tensor:
+        """The roots' slots [B, 1]."""
+        return self.chance.column([length - 1 for length in self.chance.lengths])
+
+    def score(self, tree: Tree) -> Any:
+        """The target's logits [B, N, V] on the trees, a tensor or an array: one forward."""
         lengths = self.chance.lengths
+        if isinstance(tree, Line) and hasattr(self.target, "feed"):
+            return self.target.feed(tree.row, lengths[0] - 1, self.cache, tree.nodes)
         if tree.chain and len(lengths) == 1:
             return straight(self.target, tree.tokens, lengths[0] - 1, self.cache, tree.nodes)
-        slots = ahead(self.base, 0, tree.nodes)
-        positions = slots if tree.chain else self.base + tree.depths
+        base = self._base() if self.target.device.type == "cpu" else self.base
+        slots = ahead(base, 0, tree.nodes)
+        positions = slots if tree.chain else base + tree.depths
         span = max(lengths) - 1 + tree.nodes
-        view = View(self.base[:, 0], tree.ancestors, span)
+        view = View(base[:, 0], tree.ancestors, span)
         tokens = tree.tokens if tree.chain else tree.tokens.clamp(min=0)
         return self.target.forward(tokens, positions, slots, view, self.cache, keep=tree.nodes)
 
@@ -180,14 +196,14 @@ class Session:
                 sequence.ending = Ending.BROKEN
                 tokens.append([])
                 continue
-            slots = verdict.nodes[row].slots if tree.nodes > 1 else None
-            self._keep(row, len(sequence.tokens), verdict.path[row], slots)
+            if tree.nodes > 1:
+                self._keep(row, len(sequence.tokens), verdict.path[row], verdict.slots[row])
             tokens.append(sequence.extend(verdict.tokens[row]))
         self._drop_finished()
         self.cycles += 1
         outcome = Outcome(
             rows, list(self.plans), tokens, [len(path) for path in verdict.path],
-            [nodes.count - 1 for nodes in verdict.nodes], tree, verdict.path,
+            verdict.drafted, tree, verdict.path,
             [made[-1] for made in verdict.tokens], logits,
             Seconds(verify=self.clock.between(start, verified), commit=now() - read),
         )  # fmt: skip
@@ -202,18 +218,17 @@ class Session:
     def count(self, outcome: Outcome) -> None:
         """Make a finished round the last one and add its seconds up."""
         self.last = outcome
-        for name, value in vars(outcome.seconds).items():
-            setattr(self.seconds, name, getattr(self.seconds, name) + value)
+        self.seconds.add(outcome.seconds)
 
-    def _keep(self, row: int, length: int, path: list[int], slots: list[int] | None) -> None:
+    def _keep(self, row: int, length: int, path: list[int], slots: list[int]) -> None:
         """Move the accepted nodes' KV behind the text, in the target's cache and the drafter's."""
         if path != list(range(1, len(path) + 1)):
             device, root = self.target.device, length - 1
             source = torch.tensor(path, device=device) + root
             target = torch.arange(root + 1, root + 1 + len(path), device=device)
             self.cache.move(row, source, target)
-        if slots is not None and self.drafting is not None:
-            self.drafting.commit(row, length, [slots[node] for node in path])
+        if self.drafting is not None:
+            self.drafting.commit(row, length, slots)
 
     def admit(self, sequence: Sequence) -> int:
         """Put a new sequence where an ended one was; returns its request number."""

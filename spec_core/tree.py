@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,6 +87,12 @@ class Tree:
             return causal(self.nodes, self.tokens.device)
         return ancestors_of(self.parents, self.depth)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Tokens, parents (None: those of a chain) and draft slots, where they are at hand."""
+        parents = None if self.chain else self.parents.numpy()
+        return self.tokens.numpy(), parents, self.expanded.numpy()
+
     def read(self, *extra: Any) -> list[Nodes]:
         """All sequences' nodes and extra numbers [B, any], on the CPU also as arrays."""
         read = numbers((self.tokens, self.parents, self.expanded, *extra))
@@ -129,3 +136,36 @@ class Tree:
             tree.depths.masked_fill(dead, 0), tree.scores.masked_fill(dead, -torch.inf),
             tree.expanded.masked_fill(dead, -1), depth=tree.depth,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _slots(nodes: int, held: int) -> np.ndarray:
+    """`expanded` [1, N] where the drafter holds the first few nodes."""
+    index = np.arange(nodes)
+    return np.where(index < held, index, -1)[None]
+
+
+class Line(Tree):
+    """A chain of one text in the host's memory: its tensors are made when somebody wants them."""
+
+    def __init__(self, tokens: list[int], scores: list[float], held: int) -> None:
+        self.row, self.path = np.array([tokens]), np.array([scores], np.float32)  # [1, N] each
+        self.held, self.depth = held, len(tokens) - 1
+        self.chain, self.drafts = True, None
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name not in ("tokens", "scores", "parents", "depths", "expanded"):
+            raise AttributeError(name)
+        made = Tree.line(torch.from_numpy(self.row), torch.from_numpy(self.path), self.held)
+        vars(self).update(vars(made))
+        return vars(self)[name]
+
+    @property
+    def nodes(self) -> int:
+        """The root included."""
+        return self.depth + 1
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """As they are."""
+        return self.row, None, _slots(self.nodes, self.held)

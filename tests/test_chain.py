@@ -187,19 +187,3 @@ def test_a_nan_spoils_the_row_and_tokens_stay_apart():
     only[0, 0, 4] = 2.0
     tokens, scores, _ = Machine().best(only, 1.0, None, 2)
     assert tokens.tolist() == [[[4, 0]]] and scores.tolist() == [[[0.0, -math.inf]]]
-
-
-@given(st.integers(1, 6), st.integers(3, 70), st.integers(0, 99), st.integers(0, 4))
-def test_the_largest_is_that_of_torch(rows, vocab, seed, bad):
-    logits = logits_of(rows, vocab, seed, 1.0)
-    logits[..., 1] = 0.0  # one is possible
-    spoils = [math.nan, math.inf, -math.inf, -math.nan]
-    if bad:
-        logits[1, rows - 1, [vocab - 1, 0]] = spoils[bad - 1]
-    found, right = Machine().largest(logits), Torch().largest(logits)
-    assert found[1].tolist() == right[1].tolist() == [[True], [bad not in (1, 2, 4)]]
-    for mine, torchs, sound in zip(*(part.tolist() for part in (found[0], *right)), strict=True):
-        assert mine == torchs or not sound[0]
-    if bad == 3:
-        logits[1, rows - 1] = -math.inf
-    assert Machine().largest(logits)[1].tolist() == [[True], [not bad]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,7 +151,7 @@ class ChainDraftState(ModelDraftState):
         depth = len(path)
         fed = path[-1:] if path else text[-self._catch_up([text]) :]
         first = len(text) + depth - len(fed)
-        noise = None if rank.noise is None else rank.noise[:, depth:]
+        noise = None if rank.sound is None else np.asarray(rank.sound)[:, depth:]
         ranking = rank.temperature, score, bar
         tokens, scores, rank.found = self.model.chain(
             fed, first, noise, levels, ranking, self.cache

@@ -127,15 +127,18 @@ class CompiledModel:
 
     def straight(self, tokens: Tensor, first: int, cache: SlotCache, keep: int) -> Tensor:
         """`forward` of tokens [1, Q] that follow each other in one text, in slots from `first`."""
+        return torch.from_numpy(self.feed(tokens.numpy(), first, cache, keep))
+
+    def feed(self, tokens: np.ndarray, first: int, cache: SlotCache, keep: int) -> np.ndarray:
+        """The same from array to array."""
         placed, place = cache.place
         logits = feed(
-            tokens.numpy(), first, min(keep, tokens.shape[1]), placed, place, self.arrays,
-            self.widths,
-        )  # fmt: skip
-        return torch.from_numpy(logits[None, :, : self.vocab_size])
+            tokens, first, min(keep, tokens.shape[1]), placed, place, self.arrays, self.widths
+        )
+        return logits[None, :, : self.vocab_size]
 
     def chain(
-        self, tokens: list[int], first: int, noise: Tensor | None, levels: int,
+        self, tokens: list[int], first: int, noise: np.ndarray | None, levels: int,
         ranking: tuple[float, float, float], cache: SlotCache,
     ) -> tuple[list[int], list[float], np.ndarray]:  # fmt: skip
         """Draft alone behind a text's last tokens, in slots from `first` on.
@@ -145,7 +148,7 @@ class CompiledModel:
         """
         placed, place = cache.place
         found, scores, logs = chain(
-            np.array([tokens]), first, SILENCE if noise is None else noise.numpy(), levels, ranking,
+            np.array([tokens]), first, SILENCE if noise is None else noise, levels, ranking,
             placed, place, self.arrays, self.widths,
         )  # fmt: skip
         return found.tolist(), scores.tolist(), logs

@@ -64,20 +64,3 @@ def ranked(logits, temperature, noise, count):  # type: ignore[no-untyped-def]
             rank(logits[b, w], np.float32(temperature), more, logs[b, w], tokens[b, w],
                  scores[b, w])  # fmt: skip
     return tokens, scores, logs
-
-
-@compiled
-def first_largest(logits):  # type: ignore[no-untyped-def]
-    """Where each row's largest is [B, N], and whether all of these are finite numbers [B, 1]."""
-    batch, nodes, vocab = logits.shape
-    picks, finite = np.zeros((batch, nodes), np.int64), np.ones((batch, 1), np.bool_)
-    for b in range(batch):
-        for n in range(nodes):
-            row, top, place = logits[b, n], np.float32(-np.inf), 0
-            for i in range(vocab):
-                if not row[i] <= top:  # so that a NaN is noticed
-                    top, place = row[i], i
-                    finite[b, 0] &= not np.isnan(top)
-            picks[b, n] = place
-            finite[b, 0] &= np.isfinite(top)
-    return picks, finite

@@ -20,12 +20,12 @@ PANEL = LANES * BYTES
 machine: Any = intrinsic  # what it makes is called with fewer arguments than it is written with
 
 
-def compiled(function: Callable) -> Any:
+def compiled(function: Callable, **options: Any) -> Any:
     """The function as machine code, kept on disk where there is a place for it."""
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # neither beside the source nor in the user's cache can it be kept
-        return njit(nogil=True)(function)
+        return njit(nogil=True, **options)(function)
 
 
 def tile(rows: int, panels: int) -> Any:

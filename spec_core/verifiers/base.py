@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from spec_core.noise import TARGET, NoiseWindow
 from spec_core.ranking import Drawer, Ranker
 from spec_core.sampling import Sampling
 from spec_core.tensors import tensor
-from spec_core.tree import Nodes, Tree
+from spec_core.tree import Tree
 
 
 @dataclass
@@ -25,9 +25,9 @@ class Chance:
     window: NoiseWindow
     device: torch.device
 
-    def target(self, count: int) -> Tensor:
-        """The target's noise [B, count, V] for the next `count` tokens."""
-        return self.window.at(self.seeds, self.lengths, count, self.device)
+    def target(self, count: int) -> Any:
+        """The target's noise [B, count, V] for the next `count` tokens, a tensor or an array."""
+        return self.window.found(self.seeds, self.lengths, count, self.device)
 
     def column(self, values: list[int]) -> Tensor:
         """[B, 1] int64 on the device."""
@@ -44,8 +44,9 @@ class Verdict:
     """What was accepted: host numbers, read in one go."""
 
     path: list[list[int]]  # tree nodes accepted, the root not included
+    slots: list[list[int]]  # the draft's, of these; -1 where it holds none
     tokens: list[list[int]]  # the accepted tokens and the bonus
-    nodes: list[Nodes]
+    drafted: list[int]  # nodes, the root not counted
     finite: list[bool]  # False where the target's logits held a NaN or an infinity
 
 
@@ -57,5 +58,5 @@ class Verifier(Protocol):
     def ranker(self, chance: Chance, depth: int) -> Ranker | Drawer:
         """How this cycle's candidates are ordered."""
 
-    def accept(self, logits: Tensor, tree: Tree, chance: Chance) -> Verdict:
-        """Walk the trees; logits: [B, N, V] of the target."""
+    def accept(self, logits: Any, tree: Tree, chance: Chance) -> Verdict:
+        """Walk the trees; logits: [B, N, V] of the target, a tensor or an array."""

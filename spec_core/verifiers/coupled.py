@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spec_core.ranking import Ranker
 from spec_core.rows import rows
-from spec_core.tree import Nodes, Tree
+from spec_core.tree import Tree
 from spec_core.verifiers.base import Chance, Verdict
 
 
@@ -32,41 +32,13 @@ class Coupled:
             return Ranker(chance.sampling.temperature)
         return Ranker(chance.sampling.temperature, chance.target(depth + 1))
 
-    def accept(self, logits: Tensor, tree: Tree, chance: Chance) -> Verdict:
+    def accept(self, logits: Any, tree: Tree, chance: Chance) -> Verdict:
         """Pick the target's token at every node and follow the picks from the root."""
-        found = rows(logits.is_cpu)
-        picks, finite = found.largest(logits.float())
-        if not chance.sampling.greedy:
-            noise = chance.target(tree.depth + 1)
-            if not tree.chain:
-                index = tree.depths[:, :, None].expand(-1, -1, noise.shape[2])
-                noise = noise.gather(1, index)
-            picks, _ = found.largest(chance.sampling.shape(logits) + noise)
-        return follow(picks, finite, tree)
-
-
-def follow(picks: Any, finite: Any, tree: Tree) -> Verdict:
-    """The longest path from the root whose every node is its parent's pick."""
-    nodes = tree.read(picks, finite)
-    paths = [_walk(n) for n in nodes]
-    ends = [path[-1] if path else 0 for path in paths]
-    return Verdict(
-        path=paths,
-        tokens=[
-            [*(n.tokens[node] for node in path), n.extra[end]]
-            for n, path, end in zip(nodes, paths, ends, strict=True)
-        ],
-        nodes=nodes,
-        finite=[bool(n.extra[-1]) for n in nodes],
-    )
-
-
-def _walk(nodes: Nodes) -> list[int]:
-    """Accepted nodes, from the root down."""
-    edges = zip(nodes.parents, nodes.tokens, strict=True)
-    child = {edge: node for node, edge in enumerate(edges) if node > 0}
-    node, path = 0, list[int]()
-    while (node, nodes.extra[node]) in child:
-        node = child[node, nodes.extra[node]]
-        path.append(node)
-    return path
+        sampling = chance.sampling
+        noise = None if sampling.greedy else chance.target(tree.depth + 1)
+        if isinstance(logits, Tensor):
+            logits = logits.float()
+        found = rows(not isinstance(logits, Tensor) or logits.is_cpu).walk(
+            logits, tree, noise, sampling
+        )
+        return Verdict(*map(list, zip(*found, strict=True)))

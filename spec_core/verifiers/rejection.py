@@ -7,6 +7,9 @@ refusal, while q loses the refused token. A drawn node that is dropped breaks th
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from spec_core.noise import ACCEPT, RESIDUAL, gumbel, uniform
@@ -31,10 +34,11 @@ class Rejection:
         seeds, lengths = chance.column(chance.seeds), chance.column(chance.lengths)
         return Drawer(chance.sampling.temperature, seeds, lengths)
 
-    def accept(self, logits: Tensor, tree: Tree, chance: Chance) -> Verdict:
+    def accept(self, logits: Any, tree: Tree, chance: Chance) -> Verdict:
         """Walk each tree from its root."""
         if chance.sampling.greedy:
             return self.greedy.accept(logits, tree, chance)
+        logits = torch.as_tensor(logits)
         nodes = tree.read(logits.amax(-1).isfinite().all(1, keepdim=True))
         finite = [bool(n.extra[0]) for n in nodes]
         target = chance.sampling.shape(logits).softmax(-1)
@@ -42,7 +46,10 @@ class Rejection:
             _walk(b, target[b], nodes[b], tree.drafts, chance) if ok else ([], [0])
             for b, ok in enumerate(finite)
         ]
-        return Verdict([p for p, _ in walks], [t for _, t in walks], nodes, finite)
+        paths = [path for path, _ in walks]
+        slots = [[n.slots[node] for node in path] for n, path in zip(nodes, paths, strict=True)]
+        drafted = [n.count - 1 for n in nodes]
+        return Verdict(paths, slots, [tokens for _, tokens in walks], drafted, finite)
 
 
 def _walk(
