@@ -15,7 +15,7 @@ from spec_core.drafters.lm import prefill
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
 from spec_core.policy import Policy
-from spec_core.tree import Tree
+from spec_core.tree import Line, Tree
 
 SPARE = 80  # tokens that a measured text may still grow
 MOST = 256  # nodes of a measured tree
@@ -106,8 +106,11 @@ class Stand:
     def line(self, nodes: int) -> Tree:
         """Trees of so many nodes, each under the one before: what comes of drafting a chain."""
         index = torch.arange(nodes, device=self.tokens.device).expand(self.batch, -1)
-        tokens = (self.tokens[:, -1:] + index) % self.pair.target.vocab_size
-        return Tree.line(tokens, -index.float(), held=max(nodes - 1, 0))
+        tokens, scores = (self.tokens[:, -1:] + index) % self.pair.target.vocab_size, -index.float()
+        held = max(nodes - 1, 0)
+        if self.batch == 1 and tokens.is_cpu:
+            return Line(tokens[0].tolist(), scores[0].tolist(), held)
+        return Tree.line(tokens, scores, held)
 
 
 def stands(
