@@ -36,6 +36,10 @@ def draft(
     host = len(texts) == 1 and (roots is None or roots.device.type == "cpu")
     if growth.chain and host and isinstance(rank, Ranker):
         return (yield from _follow(state, texts[0], growth, rank, doubt))
+    if host and isinstance(rank, Ranker):
+        alone = state.branch(texts[0], growth, rank, doubt)
+        if alone is not None:
+            return (yield from alone)
     roots = tensor([text[-1:] for text in texts], CPU) if roots is None else roots
     candidates = state.start(texts, rank)
     if growth.chain and growth.thresholds is None and doubt is None:

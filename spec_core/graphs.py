@@ -197,8 +197,8 @@ class Lease:
         """A view of some of the batch's rows, sharing memory."""
         return Lease(self.arena, self.start + start, self.start + stop, self.owner or self)
 
-    def move(self, row: int, source: Tensor, target: Tensor) -> None:
-        """Copy slots `source` to slots `target` of one row; the two may overlap."""
+    def move(self, row: int, source: list[int], target: list[int]) -> None:
+        """Copy slots to others of one row, which are not behind them."""
         self.cache.move(row, source, target)
 
     def copy_row(self, source: int, target: int, length: int) -> None:

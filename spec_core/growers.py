@@ -53,6 +53,7 @@ class Grower:
     def _record(self, found: Candidates, level: Level) -> None:
         """Put a level's candidates into the pool; those that may not be are nobody's."""
         scores = (found.scores + self.reached[:, :, None]).flatten(1)
+        scores = scores.nan_to_num(-torch.inf, torch.inf, -torch.inf)
         if level.allowed is not None:
             scores = scores.masked_fill(~level.allowed, -torch.inf)
         if self.growth.thresholds is not None:
@@ -96,7 +97,7 @@ class Grower:
 
     def _choose(self, level: Level, width: int) -> Tensor:
         """The newest candidates [B, width] to expand next, counted within their level."""
-        index = self.scores[-1].topk(width, 1).indices
+        index = _best(self.scores[-1], width)[1]
         return (
             index if level.chosen is None else torch.where(level.chosen >= 0, level.chosen, index)
         )
@@ -160,9 +161,9 @@ class BestFirst(Grower):
             near = torch.cat((near, near[:, :1].expand(-1, width - near.shape[1])), 1)
         scores = torch.cat(self.scores, 1)
         open_scores = scores.scatter(1, torch.cat(self.expanded, 1), -torch.inf)
-        best, mine = open_scores.topk(width, 1), self.growth.best[:, None]
-        index = torch.where(mine, best.indices, near)
-        served = ~mine | best.values.isfinite()  # the rest is padding, or expanded before
+        (values, best), mine = _best(open_scores, width), self.growth.best[:, None]
+        index = torch.where(mine, best, near)
+        served = ~mine | values.isfinite()  # the rest is padding, or expanded before
         if following.allowed is not None:
             served = served & following.allowed.unflatten(1, (width, -1)).any(2)
         self.reached = scores.gather(1, index).masked_fill(~served, -torch.inf)
@@ -177,6 +178,14 @@ class BestFirst(Grower):
         tokens = torch.cat(self.tokens, 1).gather(1, index)
         self.rank.count = following.children
         return self.state.expand(Frontier(tokens, depths, self.rows, self.slot), self.rank)
+
+
+def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of each row and where they are; on the CPU the first of equals first."""
+    if not scores.is_cpu:
+        return scores.topk(count, 1)
+    values, index = scores.sort(dim=1, descending=True, stable=True)
+    return values[:, :count], index[:, :count]
 
 
 def _take_rows(rows: Tensor, index: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,23 @@ class Growth:
     def children(self) -> int:
         """The most candidates behind one node."""
         return max(level.children for level in self.levels)
+
+    @cached_property
+    def rounds(self) -> tuple[np.ndarray, ...]:
+        """For one text, as arrays: widths and children by level; of each candidate, the root first,
+        its parent's draft slot and whether it may be; which of the newest each slot expands."""
+        allowed, chosen = [np.ones(1, bool)], [np.zeros(1, np.int64)]
+        for level, onward in zip(self.levels, [*self.levels[1:], None], strict=True):
+            every = np.ones(level.width * level.children, bool)
+            allowed.append(every if level.allowed is None else level.allowed[0].numpy())
+            if onward is not None:
+                by_score = np.full(onward.width, -1)
+                chosen.append(by_score if level.chosen is None else level.chosen[0].numpy())
+        widths, children = np.array([(level.width, level.children) for level in self.levels]).T
+        return (
+            widths.copy(), children.copy(), self.slots[0].numpy(),
+            np.concatenate(allowed), np.concatenate(chosen),
+        )  # fmt: skip
 
     @property
     def nodes(self) -> int:

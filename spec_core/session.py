@@ -223,9 +223,8 @@ class Session:
     def _keep(self, row: int, length: int, path: list[int], slots: list[int]) -> None:
         """Move the accepted nodes' KV behind the text, in the target's cache and the drafter's."""
         if path != list(range(1, len(path) + 1)):
-            device, root = self.target.device, length - 1
-            source = torch.tensor(path, device=device) + root
-            target = torch.arange(root + 1, root + 1 + len(path), device=device)
+            source = [length - 1 + node for node in path]
+            target = list(range(length, length + len(path)))
             self.cache.move(row, source, target)
         if self.drafting is not None:
             self.drafting.commit(row, length, slots)

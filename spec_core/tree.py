@@ -27,6 +27,16 @@ def ancestors_of(parents: Tensor, depth: int) -> Tensor:
     return seen
 
 
+def _seen(parents: np.ndarray) -> np.ndarray:
+    """`ancestors_of` on the host, where a few small steps cost less than a call of torch."""
+    seen = np.zeros((*parents.shape, parents.shape[1]), bool)
+    for mine, row in zip(seen, parents.tolist(), strict=True):
+        for node, parent in enumerate(row):
+            mine[node] = mine[parent]
+            mine[node, node] = True
+    return seen
+
+
 @lru_cache(maxsize=1024)
 def _chains(
     batch: int, nodes: int, held: int, device: torch.device
@@ -63,6 +73,7 @@ class Tree:
     depth: int  # bound on depths
     chain: bool = False  # every node hangs under the one before, in every sequence
     drafts: Tensor | None = None  # [B, E, V] draft distributions by slot, where tokens were drawn
+    seen: Tensor | None = None  # the ancestors, where they are known
 
     def __post_init__(self) -> None:
         assert self.tokens.shape == self.parents.shape == self.depths.shape == self.scores.shape
@@ -78,6 +89,8 @@ class Tree:
         """Nodes of each sequence, the root included, padding not."""
         if self.chain:
             return [self.nodes] * len(self.tokens)
+        if self.tokens.is_cpu:
+            return (self.tokens.numpy() != NOTHING).sum(1).tolist()
         return (self.tokens != NOTHING).sum(1).tolist()
 
     @property
@@ -85,6 +98,10 @@ class Tree:
         """[B or 1, N, N] bool: the attention mask within the tree."""
         if self.chain or self.nodes == 1:
             return causal(self.nodes, self.tokens.device)
+        if self.seen is not None:
+            return self.seen
+        if self.parents.is_cpu:
+            return torch.from_numpy(_seen(self.parents.numpy()))
         return ancestors_of(self.parents, self.depth)
 
     @property
@@ -115,6 +132,8 @@ class Tree:
 
     def first(self, nodes: int) -> Tree:
         """The same trees with fewer nodes each; parents come first, so what is left is a tree."""
+        if nodes >= self.nodes:
+            return self
         names = ("tokens", "parents", "depths", "scores", "expanded")
         parts = {name: getattr(self, name)[:, :nodes] for name in names}
         depth = min(self.depth, nodes - 1)

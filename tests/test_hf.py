@@ -154,7 +154,7 @@ def test_moving_a_path_and_copying_a_row_keep_the_logits(name: str) -> None:
     path = ancestors()[6].nonzero().flatten()  # 0, 1, 3, 6: overlaps where it goes
     assert path.tolist() == [0, 1, 3, 6]
     length = LENGTH + len(path)
-    cache.rows(1, 2).move(0, LENGTH + path, LENGTH + torch.arange(len(path)))
+    cache.rows(1, 2).move(0, (LENGTH + path).tolist(), [*range(LENGTH, length)])
     cache.copy_row(1, 2, length)
     new = draw(2, 3)
     got = extend(model, cache.rows(1, 3), new, length, 3)

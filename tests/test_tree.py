@@ -15,6 +15,9 @@ def test_ancestors_are_the_closure_of_parents(shapes):
     depth = int(right.sum(2).max()) - 1
     for bound in (depth, depth + 1, 19):
         assert torch.equal(ancestors_of(torch.tensor(parents), bound), right)
+    index = torch.arange(20).expand(len(parents), -1)
+    tree = Tree(index, torch.tensor(parents), index, -index.float(), index, depth)
+    assert torch.equal(tree.ancestors, right)
 
 
 def test_a_chain_is_its_own_closure():

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from spec_core.doubt import Doubt
+    from spec_core.growth import Growth
+    from spec_core.level import Drafting
     from spec_core.ranking import Ranker
 
 
@@ -61,6 +64,12 @@ class DraftState(Protocol):
             node, depth = torch.tensor([path[-1:]]), len(path)
             found = self.expand(Frontier(node, depth, None, slot=depth, chain=True), rank)
         return [int(found.tokens)], [(found.scores + score).item()]
+
+    def branch(
+        self, text: list[int], growth: Growth, rank: Ranker, doubt: Doubt | None
+    ) -> Drafting | None:
+        """The whole tree of the only text, by a source that selects alone; else None."""
+        return None
 
     def commit(self, row: int, length: int, path: list[int]) -> None:
         """A cycle that began at text length `length` accepted these draft slots (-1: none held)."""

@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spec_core.beams import Beam
 from spec_core.drafters.base import Candidates, DraftState, Frontier, Rank
 from spec_core.models.base import Cache, Model, View
 from spec_core.tensors import ahead, causal, tensor
 
 if TYPE_CHECKING:
+    from spec_core.doubt import Doubt
+    from spec_core.growth import Growth
+    from spec_core.level import Drafting
     from spec_core.models.cache import SlotCache
     from spec_core.models.compiled import CompiledModel
     from spec_core.ranking import Ranker
@@ -118,10 +122,8 @@ class ModelDraftState(DraftState):
         """Move the accepted nodes' KV behind the text; those never fed stay unseen."""
         held = path[: path.index(-1)] if -1 in path else path
         if held != list(range(1, len(held) + 1)):
-            device, root = self.model.device, length - 1
-            source = torch.tensor(held, device=device) + root
-            target = torch.arange(root + 1, root + 1 + len(held), device=device)
-            self.cache.move(row, source, target)
+            source, target = [length - 1 + slot for slot in held], range(length, length + len(held))
+            self.cache.move(row, source, list(target))
         self.known[row] = min(self.known[row], length) + len(held)
 
     def replace(self, row: int, source: int) -> None:
@@ -139,7 +141,7 @@ class ModelDraftState(DraftState):
 
 
 class ChainDraftState(ModelDraftState):
-    """With a model that drafts a chain by itself."""
+    """With a model that drafts a chain or a tree by itself."""
 
     model: CompiledModel
     cache: SlotCache
@@ -158,3 +160,11 @@ class ChainDraftState(ModelDraftState):
         )
         self.known = [len(text)]
         return tokens, scores
+
+    def branch(
+        self, text: list[int], growth: Growth, rank: Ranker, doubt: Doubt | None
+    ) -> Drafting:
+        """A tree, of all levels between two questions in one call."""
+        fed = text[-self._catch_up([text]) :]
+        self.known = [len(text)]
+        return Beam(self.model, self.cache, growth, rank).grow(fed, len(text), doubt)

@@ -49,8 +49,8 @@ class Cache(Protocol):
     def rows(self, start: int, stop: int) -> Cache:
         """A view of some of the batch's rows, sharing memory."""
 
-    def move(self, row: int, source: Tensor, target: Tensor) -> None:
-        """Copy slots `source` to slots `target` of one row; the two may overlap."""
+    def move(self, row: int, source: list[int], target: list[int]) -> None:
+        """Copy slots to others of one row, which rise as they do and are not behind them."""
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` slots of one row over another."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spec_core.tensors import tensor
+
 
 class SlotCache:
     """Keys and values of all layers: [layers, batch, slots, key heads + value heads, D]."""
@@ -35,6 +37,11 @@ class SlotCache:
         """For machine code on the CPU: positions; the data's address and its steps in floats."""
         return self.positions.numpy(), (self.data.data_ptr(), *self.data.stride()[:3])
 
+    @cached_property
+    def bytes(self) -> np.ndarray:
+        """The data on the CPU as an array, whatever its dtype: [..., D in bytes]."""
+        return self.data.view(torch.uint8).numpy()
+
     def write(self, layer: int, flat: Tensor, values: Tensor) -> None:
         """Store values [B * Q, heads, D] at flat slots (row * slots + slot)."""
         self.layers[layer].index_copy_(0, flat, values)
@@ -45,10 +52,20 @@ class SlotCache:
         half = self.heads // 2
         return both[:, :half], both[:, half:]
 
-    def move(self, row: int, source: Tensor, target: Tensor) -> None:
-        """Copy slots `source` to slots `target` of one row; the two may overlap."""
-        self.data[:, row].index_copy_(1, target, self.data[:, row].index_select(1, source))
-        self.positions[row].index_copy_(0, target, self.positions[row].index_select(0, source))
+    def move(self, row: int, source: list[int], target: list[int]) -> None:
+        """Copy slots to others of one row, which are not behind them."""
+        if self.data.is_cpu:
+            return self._shift(row, source, target)
+        old, new = tensor([source, target], self.data.device)
+        self.data[:, row].index_copy_(1, new, self.data[:, row].index_select(1, old))
+        self.positions[row].index_copy_(0, new, self.positions[row].index_select(0, old))
+
+    def _shift(self, row: int, source: list[int], target: list[int]) -> None:
+        """The same in the host's memory, where one slot after the other is the shortest way."""
+        data, positions = self.bytes, self.positions.numpy()
+        for old, new in zip(source, target, strict=True):
+            if old != new:
+                data[:, row, new], positions[row, new] = data[:, row, old], positions[row, old]
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` slots of one row over another."""

@@ -44,7 +44,7 @@ def chain(tokens, first, noise, levels, ranking, placed, place, arrays, widths):
     found, scores = np.empty(levels, np.int64), np.empty(levels, np.float32)
     logs = np.empty((1, 1, len(numbers.embedding)), np.float32)
     for level in range(levels):
-        logits = _feed(tokens, first, 1, placed, keys, numbers, sizes)[0]
+        logits = _feed(tokens, first, np.int64(1), placed, keys, numbers, sizes)[0]
         first, tokens = first + tokens.shape[1], np.empty((1, 1), np.int64)
         more = noise[0, level] if len(noise) else logs[0, 0, :0]
         rank(logits, temperature, more, logs[0, 0], tokens[0], scores[level : level + 1])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spec_core.models.base import ModelError, View
+from spec_core.models.beam import beam, harvest
 from spec_core.models.cache import SlotCache
 from spec_core.models.chain import chain, feed
 from spec_core.models.fast import Layer, Reader, Shape, check, rotations, sliding_windows
@@ -17,6 +18,8 @@ from spec_core.models.forward import Sizes, forward, padded
 from spec_core.models.ranks import SILENCE
 from spec_core.models.tiles import HALF, LANES
 from spec_core.models.weights import Weights
+
+Arrays = tuple[np.ndarray, ...]
 
 
 def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -152,6 +155,20 @@ class CompiledModel:
             placed, place, self.arrays, self.widths,
         )  # fmt: skip
         return found.tolist(), scores.tolist(), logs
+
+    def beam(
+        self, tokens: list[int], pool: Arrays, rounds: Arrays, noise: Any,
+        start: tuple[int, int, bool, int], limits: tuple[float, float, float, float],
+        cache: SlotCache,
+    ) -> tuple[int, np.ndarray, Arrays]:  # fmt: skip
+        """Draft a tree alone behind a text's last tokens, as `models.beam` has it."""
+        placed, place = cache.place
+        return beam(
+            np.array(tokens), pool, rounds, SILENCE if noise is None else np.asarray(noise), start,
+            limits, placed, place, self.arrays, self.widths,
+        )  # fmt: skip
+
+    harvest = staticmethod(harvest)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from spec_core.models.base import Cache, ModelError, View, first_line
 from spec_core.models.probe import probe
+from spec_core.tensors import tensor
 
 ATTENTION = "spec_core_tree"
 FALLBACK_CONTEXT = 2048
@@ -33,10 +34,11 @@ class SlotCache:
         buffers = [buffer[:, start:stop] for buffer in self.buffers]
         return SlotCache(buffers, self.positions[start:stop], self.places)
 
-    def move(self, row: int, source: Tensor, target: Tensor) -> None:
-        """Copy slots `source` to slots `target` of one row; the two may overlap."""
+    def move(self, row: int, source: list[int], target: list[int]) -> None:
+        """Copy slots to others of one row, which are not behind them."""
+        old, new = tensor([source, target], self.positions.device)
         for kept, dim in self._row(row):
-            kept.index_copy_(dim, target, kept.index_select(dim, source))
+            kept.index_copy_(dim, new, kept.index_select(dim, old))
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` slots of one row over another."""
