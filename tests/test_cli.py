@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import spec_core
-from spec_core import Fixed, Plan, embedded
+from spec_core import Fixed, Plan, decoder, embedded
 from spec_core.cli import Printer, main
 
 ROOT = Path(spec_core.__file__).parents[1]
@@ -137,7 +137,11 @@ def test_bad_input_is_one_line(folders, name, capsys):
     assert err.count("\n") == 1 and word in err, err
 
 
-@pytest.mark.parametrize("name", ["temperature nan", "truncated", "vocabulary", "policy file"])
+ALSO = ("temperature nan", "truncated", "vocabulary")
+PROCESSES = ["policy file", *(pytest.param(name, marks=pytest.mark.slow) for name in ALSO)]
+
+
+@pytest.mark.parametrize("name", PROCESSES)
 def test_bad_input_of_a_process(folders, name):
     arguments, word = bad(folders)[name]
     done = run(*arguments)
@@ -199,8 +203,6 @@ def test_nan_keeps_the_text_and_names_the_step(folders, capsys):
 
 
 def test_another_text_than_plain_decoding_is_an_error(folders, capsys, monkeypatch):
-    from spec_core import decoder
-
     gather, calls = decoder.SpeculativeDecoder._gather, []
 
     def forge(self, session, stats):
@@ -235,6 +237,27 @@ def test_interrupted_while_streaming(folders):
     assert process.returncode == 130
     assert err == b"interrupted\n"
     assert first and rest.endswith(b"\n")
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of_is_one(folders, monkeypatch, capsys):
+    """As a compiler does that is interrupted at work; what was printed stays."""
+    step, limit = decoder.cycle, ["--max-new-tokens", "50"]
+    plain = ["Hello", *pair(folders), *limit, "--no-baseline"]
+    assert main(plain) == 0
+    text = capsys.readouterr().out.splitlines()[0]
+
+    def compiling(session, policy):
+        if session.cycles == 3 and session.sequences[0].limit > 50:  # behind the warm-up
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            raise RuntimeError("the compiler failed")
+        return step(session, policy)
+
+    monkeypatch.setattr(decoder, "cycle", compiling)
+    assert main(plain) == 130
+    out, err = capsys.readouterr()
+    assert err == "interrupted\n"
+    assert out.endswith("\n") and text.startswith(out[:-1]) and len(out) > 2
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def loaded_tokenizer(folder: Path):
     return AutoTokenizer.from_pretrained(folder)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text())
 def test_tokenizer_gives_back_any_text(text):
     for folder in FOLDERS.values():
@@ -116,7 +116,7 @@ def test_files_are_small_and_hold_no_pickle():
 def test_draft_agrees_with_target_more_where_text_is_regular(pair, tokenizer):
     rows, agreed = embedded.prompts("dev"), {}
     for domain in ("editing", "logs"):
-        prompts = [tokenizer.encode(r["prompt"]) for r in rows if r["domain"] == domain][:6]
+        prompts = [tokenizer.encode(r["prompt"]) for r in rows if r["domain"] == domain][:4]
         agreed[domain], length = evaluate.agreement(pair["target"], pair["draft"], prompts, 24)
         assert length > 12
     assert agreed["logs"] > 0.5 and agreed["logs"] > agreed["editing"] + 0.1

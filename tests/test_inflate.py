@@ -62,7 +62,7 @@ def test_the_new_numbers_are_not_zeros(tmp_path):
         assert writes or (tensor != 0).float().mean() > 0.99, name
 
 
-@pytest.mark.parametrize("hidden", [512, 1024])
+@pytest.mark.parametrize("hidden", [512, pytest.param(1024, marks=pytest.mark.slow)])
 def test_the_embedded_target_keeps_its_text(hidden, tmp_path):
     sizes = {"layers": 25, "intermediate": 800, "dtype": torch.float32}
     out = inflate(embedded.target_path(), tmp_path / "big", hidden, **sizes)

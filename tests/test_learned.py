@@ -106,6 +106,7 @@ def test_learned_policies_give_the_plain_text_and_come_back_from_disk(tmp_path, 
     assert len({tuple(c) for _, c in seen}) > 1 or kind in ("length", "table")
 
 
+@pytest.mark.slow
 def test_a_policy_loads_without_learners_or_configuration(tmp_path: Path):
     policies()["network"].save(tmp_path)
     script = f"""

@@ -12,13 +12,15 @@ from spec_core import load_policy
 from spec_core.features import FEATURES
 from spec_core.menu import Menu
 
+SLOW = pytest.mark.slow
 PLAIN = ["ucb1", "exp3", "gaussian_thompson", "table"]
 STEPS = {"ppo": 3072, "maskable_ppo": 3072, "dqn": 3000, "exp3": 5000, "regression": 2000}
 CONTEXTUAL = [
     *("linucb", "binned_thompson", "regression", "adaeagle", "full_information"),
     *("ppo", "maskable_ppo", "dqn"),
 ]
-QUICK = {name: {"updates": 800} for name in ("specdec_pp", "full_information")}
+QUICK = {name: {"updates": 500} for name in ("specdec_pp", "full_information")}
+FEW = {name: {"updates": 50} for name in ("adaeagle", "regression", *QUICK)}
 STOPPING = ["specdec_pp", "full_information", "ppo", "a2c", "dqn"]
 
 
@@ -55,7 +57,9 @@ def test_bandits_find_the_best_plan(name):
     assert (taken == DEEPEST).mean() > 0.35  # a quarter by chance: they exploit while they learn
 
 
-@pytest.mark.parametrize("name", CONTEXTUAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SLOW) if n == "maskable_ppo" else n for n in CONTEXTUAL]
+)
 def test_contexts_are_told_apart(name):
     env = Toy()
     assert gap_closed(same_decisions(learned(name, env), env), env) > 0.8
@@ -74,7 +78,7 @@ def test_the_verify_head_is_learned_as_well(name, tmp_path):
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize(
-    "name", [n if n in STOPPING[:2] else pytest.param(n, marks=pytest.mark.slow) for n in STOPPING]
+    "name", [n if n in STOPPING[:2] else pytest.param(n, marks=SLOW) for n in STOPPING]
 )
 def test_drafts_end_where_nothing_more_is_accepted(name, together):
     env = StopToy(together=together)
@@ -90,17 +94,17 @@ def test_drafts_end_where_nothing_more_is_accepted(name, together):
 
 @pytest.mark.parametrize("name", list(LEARNERS))
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(name, tmp_path):
-    make = StopToy if name == "specdec_pp" else Toy
+    make, few = StopToy if name == "specdec_pp" else Toy, FEW.get(name, {})
     whole, broken = make(seed=3), make(seed=3)
-    first = learned(name, whole, 1024)
-    learned(name, broken, 1024).save(tmp_path)
+    first = learned(name, whole, 512, **few)
+    learned(name, broken, 512, **few).save(tmp_path)
     np.random.rand(7)  # somebody else draws in between
-    second = make_learner(name, broken, seed=8, **QUICK.get(name, {}))
+    second = make_learner(name, broken, seed=8, **few)
     second.restore(tmp_path)
-    assert second.steps == first.steps >= 1024
+    assert second.steps == first.steps >= 512
     for learner, env in ((first, whole), (second, broken)):
         learner.seed = 0  # the seed of fits is given by the configuration
-        learner.learn(env, 2048, ignore)
+        learner.learn(env, 1024, ignore)
     assert (np.stack(whole.taken) == np.stack(broken.taken)).all()
     features = whole.draw(500)[0]
     assert (first.best(features) == second.best(features)).all()
@@ -216,8 +220,9 @@ def test_a_level_costs_what_the_cycles_show():
 def test_an_acceptance_head_obeys_a_given_threshold():
     env = StopToy()
     features = np.vstack([env.reset()[0] for _ in range(50)])
-    loose = learned("specdec_pp", env, 2000, threshold=0.99, hidden=()).policy().chooser
-    strict = learned("specdec_pp", StopToy(), 2000, threshold=0.01, hidden=()).policy().chooser
+    how = {"hidden": (), "updates": 200}
+    loose = learned("specdec_pp", env, 2000, threshold=0.99, **how).policy().chooser
+    strict = learned("specdec_pp", StopToy(), 2000, threshold=0.01, **how).policy().chooser
     assert loose.choose(features).sum() < strict.choose(features).sum()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -54,10 +55,18 @@ def plain(backend: str, sampling: str, prompt: int) -> list[int]:
     ).tokens[0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("kind", DRAFTERS)
-def test_every_plan_gives_the_plain_text(backend, sampling, kind):
+def everywhere() -> list:
+    """Every backend, sampling and drafter; quick: all of the compiled one, some of the others."""
+    cases = []
+    for kind, sampling, backend in product(DRAFTERS, SAMPLINGS, BACKENDS):
+        some = sampling in ("greedy", "hot") and (backend == "fast" or kind == "near")
+        marks = () if backend == "compiled" or some else pytest.mark.slow
+        cases.append(pytest.param(kind, sampling, backend, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("kind", "sampling", "backend"), everywhere())
+def test_every_plan_gives_the_plain_text(kind, sampling, backend):
     pair, options = pair_of(kind, backend), SAMPLINGS[sampling]
     right = [plain(backend, sampling, i) for i in range(3)]
     for name, plan in PLANS.items():
@@ -192,9 +201,11 @@ def test_a_text_ends_where_the_context_does(backend, kind, temperature):
         assert set(found.endings) == {Ending.CONTEXT}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("size", [1, 3])
-def test_a_draft_may_have_a_smaller_context(backend, size):
+@pytest.mark.parametrize(
+    ("size", "backend"),
+    [*product((1, 3), BACKENDS[:2]), (3, "hf"), pytest.param(1, "hf", marks=pytest.mark.slow)],
+)
+def test_a_draft_may_have_a_smaller_context(size, backend):
     prompts = [[1, 2, 3], [i % 7 for i in range(22)], [i % 5 for i in range(40)]][:size]
     pair, options = pair_of("short", backend), {"temperature": 1.0, "max_new_tokens": 30}
     right = run(pair, Fixed(AUTOREGRESSIVE), prompts, **options).tokens

@@ -137,7 +137,7 @@ def test_with_lambda_at_the_best_policys_rate_no_policy_earns_more():
         assert earns < -0.02 if name != B else earns == pytest.approx(0)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(steps)
 def test_the_mean_of_tokens_per_second_is_the_tokens_per_second(some):
     cycles = np.array(some * (4000 // len(some)), float)

@@ -161,7 +161,7 @@ def test_every_experiment_runs_a_step(tmp_path, name):
     ("arguments", "said"),
     [
         (["policy=ppoo"], "did you mean 'ppo'"),
-        (["temperatur=1"], "did you mean 'temperature'"),
+        pytest.param(["temperatur=1"], "did you mean 'temperature'", marks=pytest.mark.slow),
     ],
 )
 def test_bad_overrides_are_one_line(arguments, said):

@@ -96,7 +96,7 @@ class DQN(Agent):
     """Deep Q-learning (Mnih et al. 2015); explores less and less over `exploring_steps`."""
 
     algorithm = stable_baselines3.DQN
-    counters = ("num_timesteps", "_n_updates", "_n_calls")
+    counters = ("num_timesteps", "_n_updates", "_n_calls", "exploration_rate")
     columns = ("observations", "next_observations", "actions", "rewards", "dones")
 
     def __init__(

@@ -1,0 +1,123 @@
+"""The environments over recordings: Gymnasium's rules, texts, rewards, the prices of batches."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from traces import costs_of, invented, lettered, recorded
+
+import envs  # noqa: F401  (registers the environments)
+from envs.cost import price
+from envs.replay import ReplayEnv, ReplayVectorEnv
+from envs.rewards import CycleRate
+
+
+def test_both_environments_are_gymnasiums():
+    trace = recorded(lettered())
+    env = gymnasium.make("SpecDecodeReplay-v0", trace=trace, costs=costs_of())
+    check_env(env.unwrapped, skip_render_check=True)
+    many = gymnasium.make_vec("SpecDecodeReplay-v0", num_envs=5, trace=trace, costs=costs_of())
+    features, info = many.reset(seed=3)
+    assert features in many.observation_space and info["prompt_id"].shape == (5,)
+    many.action_space.seed(0)
+    for _ in range(30):
+        features, rewards, over, truncated, info = many.step(many.action_space.sample())
+        assert features in many.observation_space and rewards.shape == (5,)
+        assert not truncated.any() and (info["ended"] == over).all()
+        if over.any():
+            assert [last is not None for last in info["final_obs"]] == over.tolist()
+        masks = many.unwrapped.action_masks()
+        assert masks[:, 0].all() and (info["active"] == (masks.sum(1) > 1)).all()
+
+
+def test_the_same_seed_gives_the_same_run_and_a_state_goes_on():
+    trace, options = recorded(lettered(), count=5), {"num_envs": 3, "noise": True}
+
+    def play(env, steps: int, seed: int | None = None) -> list:
+        env.reset(seed=seed)
+        seen = [env.step(np.arange(3) % 4) for _ in range(steps)]
+        return [(s[0].tolist(), s[1].tolist(), s[4]["seconds"].tolist()) for s in seen]
+
+    one, other = (ReplayVectorEnv(trace, costs_of(), **options) for _ in range(2))
+    assert play(one, 20, seed=4) == play(other, 20, seed=4)
+    assert play(one, 20, seed=4) != play(other, 20, seed=5)
+    fresh = ReplayVectorEnv(trace, costs_of(), **options)
+    fresh.restore(one.state())
+    one.restore(one.state())
+    assert play(one, 10) == play(fresh, 10)
+
+
+def test_every_text_comes_once_a_pass():
+    trace = invented([np.zeros((1, 2), np.uint8)] * 7)
+    env = ReplayVectorEnv(trace, costs_of(), num_envs=2)
+    _, info = env.reset(seed=1)
+    seen = list(info["prompt_id"])
+    for _ in range(6):
+        env.step([0, 0])
+        seen += list(env.engine.names[env.engine.texts, 0])
+    assert len(seen) == 14 and sorted(seen[:7]) == sorted(seen[7:]) == sorted(set(seen))
+
+
+def test_a_reset_behind_an_end_passes_no_text_over():
+    trace = invented([np.zeros((1, 2), np.uint8)] * 7)
+    env, seen = ReplayEnv(trace, costs_of()), []
+    for _ in range(7):
+        seen.append(env.reset()[1]["prompt_id"])
+        assert env.step(0)[2]
+    assert len(set(seen)) == 7
+
+
+def test_rewards_are_those_of_the_live_environment():
+    trace, costs = recorded(lettered()), costs_of()
+    env = ReplayVectorEnv(trace, costs, num_envs=3, reward=CycleRate(3), learned=False)
+    env.reset(seed=0)
+    for _ in range(10):
+        at = env.engine.at.copy()
+        _, rewards, _, _, info = env.step([1, 2, 3])
+        plans = [1, 2, 3]
+        assert info["tokens"].tolist() == trace.committed[at, plans].tolist()
+        assert info["seconds"] == pytest.approx(price(trace, costs).seconds[at, plans])
+        assert rewards == pytest.approx(info["tokens"] / info["seconds"])
+
+
+def test_a_batch_waits_for_its_longest_draft_and_its_largest_tree():
+    trace = recorded(lettered(), count=4)
+    costs = costs_of((1, 3))
+    env = ReplayVectorEnv(trace, costs, num_envs=8, loads=(1, 3))  # batches of 1, 3, 1, 3
+    features, _ = env.reset(seed=0)
+    batch = features[:, -3]
+    assert batch == pytest.approx(np.log2([1, 3, 3, 3, 1, 3, 3, 3]) / 6)
+    plans = np.array([1, 0, 1, 3, 2, 0, 0, 0])
+    for _ in range(12):
+        at = env.engine.at.copy()
+        info = env.step(plans)[4]
+        for group, load in (([0], 1), ([1, 2, 3], 3), ([4], 1), ([5, 6, 7], 3)):
+            cells = at[group], plans[group]
+            width = np.array([1, 1, 1, 2])[plans[group]]
+            levels = trace.shapes["levels"][cells].astype(int)
+            contexts = trace.lengths[at[group]]
+            draft = costs.drafting(width, levels, contexts, load).max()
+            nodes = int(trace.shapes["drafted"][cells].max()) + 1
+            whole = draft + costs.verifying(nodes, contexts.max(), load, 3 in plans[group]) + 0.25
+            assert info["seconds"][group] == pytest.approx(whole / load)
+
+
+def test_bad_actions_and_options_are_refused():
+    trace, costs = recorded(lettered()), costs_of()
+    env = ReplayVectorEnv(trace, costs, num_envs=2)
+    with pytest.raises(ValueError, match="reset the environment first"):
+        env.step([0, 0])
+    env.reset()
+    for actions in ([0], [0, 4], [0, -1], [0.5, 1]):
+        with pytest.raises(ValueError, match="actions must be"):
+            env.step(actions)
+    with pytest.raises(ValueError, match="take a multiple of 4"):
+        ReplayVectorEnv(trace, costs_of((1, 3)), num_envs=6, loads=(1, 3))
+    with pytest.raises(ValueError, match="batches 3"):
+        ReplayVectorEnv(trace, costs, num_envs=3, loads=(3,))
+    with pytest.raises(ValueError, match="loads are batch sizes"):
+        ReplayVectorEnv(trace, costs, num_envs=3, loads=())
+    with pytest.raises(ValueError, match="num_envs"):
+        ReplayVectorEnv(trace, costs, num_envs=0)
