@@ -39,7 +39,7 @@ def twins(embedding: torch.Tensor, head: torch.Tensor) -> None:
 
 def sure(embedding: torch.Tensor, head: torch.Tensor) -> None:
     """Of nearly no doubt: many paths are as likely as can be."""
-    head *= 100
+    head *= 1000
 
 
 def spoil(embedding: torch.Tensor, head: torch.Tensor) -> None:
@@ -124,6 +124,8 @@ def test_a_tree_by_itself_is_the_general_one(kind, plan, doubt, temperature, len
             state.commit(0, end, accepted)
         held = states[0].known[0]
         caches = [state.cache.data[:, :, :held] for state in states]
+        assert torch.equal(*(state.cache.positions[:, :held] for state in states))
+        assert states[0].cache.positions[0, :held].tolist() == [*range(held)]
         torch.testing.assert_close(*caches, rtol=0, atol=0, equal_nan=True)
         end += len(accepted) + 1
 
@@ -135,6 +137,15 @@ def test_a_tree_ends_with_the_context():
         text, plan = TEXT[: model.max_context - left], Plan(left, 3)
         states = [state(model, 1, 90) for state in (ChainDraftState, ModelDraftState)]
         same(*both(states, text, plan, None, 0.0))
+
+
+@torch.no_grad()
+def test_what_is_as_likely_as_it_must_be_may_be():
+    model, plan = model_of("sure"), Plan(3, 2, threshold=1.0)
+    states = [state(model, 1, 90) for state in (ChainDraftState, ModelDraftState)]
+    (tree, views), general = both(states, TEXT[:20], plan, None, 0.0)
+    same((tree, views), general)
+    assert tree.scores.tolist() == [[0.0] * 4]
 
 
 @torch.no_grad()
