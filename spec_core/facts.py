@@ -7,6 +7,7 @@ read of tensors in the host's memory is read where it is, by one call for each s
 from __future__ import annotations
 
 import math
+from ctypes import addressof, c_char
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -103,10 +104,9 @@ def at_hand(outcome: Outcome) -> bool:
 
 def source(outcome: Outcome, b: int) -> tuple[int, ...]:
     """What `read` wants of a sequence, while the outcome is kept."""
-    path, scored = outcome.path[b], outcome.scored
-    (_, nodes, size), stop = scored.shape, path[-1] if path else 0
-    step = scored.strides[1] if isinstance(scored, np.ndarray) else 4 * scored.stride()[1]
-    logits = row_at(scored, b) + step * stop
+    path, (_, nodes, size) = outcome.path[b], outcome.scored.shape
+    stop = path[-1] if path else 0
+    logits = address(outcome.scored, b, stop)
     tree, hit, drafted = _tree(outcome.tree, b), len(path), outcome.drafted[b]
     return *tree, nodes, stop, hit, drafted, logits, size, outcome.bonus[b]
 
@@ -114,17 +114,18 @@ def source(outcome: Outcome, b: int) -> tuple[int, ...]:
 def _tree(tree: Tree, b: int) -> tuple[int, int, int]:
     """Where a sequence's scores, parents and depths are; a chain's are known without."""
     if isinstance(tree, Line):
-        return row_at(tree.path, b), 0, 0
+        return address(tree.path, b), 0, 0
     if tree.chain:
-        return row_at(tree.scores, b), 0, 0
-    return row_at(tree.scores, b), row_at(tree.parents, b), row_at(tree.depths, b)
+        return address(tree.scores, b), 0, 0
+    return address(tree.scores, b), address(tree.parents, b), address(tree.depths, b)
 
 
-def row_at(rows: Any, b: int) -> int:
-    """The address of a row."""
-    if isinstance(rows, np.ndarray):
-        return rows.__array_interface__["data"][0] + b * rows.strides[0]
-    return rows.data_ptr() + (b * rows.stride(0) * rows.itemsize if b else 0)
+def address(rows: Any, *place: int) -> int:
+    """Where a row of an array or a tensor is; its numbers stand side by side."""
+    if isinstance(rows, np.ndarray):  # its own attributes for this are slow
+        return addressof(c_char.from_buffer(rows[place]))
+    steps = zip(place, rows.stride(), strict=False)
+    return rows.data_ptr() + rows.itemsize * sum(i * step for i, step in steps if i)
 
 
 def stop_logits(outcome: Outcome) -> Tensor:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spec_core.facts import Facts, facts, read, row_at, target_facts
+from spec_core.facts import Facts, address, facts, read, target_facts
 from spec_core.quick import compiled, floats, masses, numbers
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def fill_level(rows: Array, level: LevelView) -> None:
         best, mass = max(now), sum(map(exp, now))
         total = sum([exp(score) for scores in pool[1:] for score in scores[b]])
         parent = now.index(best) // max(1, len(now) // width)
-        behind = row_at(logs, b) + 4 * size * parent
+        behind = address(logs, b, parent)
         place_level(rows, b, depth, best, max(pool[-2][b]), mass, total, behind, size)
 
 

@@ -83,7 +83,7 @@ class Machine(Torch):
         found = self.walks.walk(
             _array(logits), _array(tokens), _array(parents), _array(slots),
             self.code.SILENCE if noise is None else _array(noise),
-            (sampling.temperature, sampling.top_k, sampling.top_p),
+            (float(sampling.temperature), sampling.top_k, float(sampling.top_p)),
         ).tolist()  # fmt: skip
         return [_read(row, tree.nodes) for row in found]
 

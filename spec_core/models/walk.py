@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from spec_core.models.ranks import largest
 from spec_core.models.tiles import LANES, compiled, soften
 
 CHAIN = np.empty((0, 0), np.int64)  # parents that are known without
@@ -85,7 +86,9 @@ def _drawn(logits, noise, shaping, room):  # type: ignore[no-untyped-def]
     for i in range(count):
         scores[i] = logits[i] / heat
     if 0 < top_k < count:
-        cut = np.partition(scores, count - top_k)[count - top_k]
+        most = np.empty(top_k, np.float32)
+        largest(scores, np.empty(top_k, np.int64), most)
+        cut = most[top_k - 1]
     for i in range(count):
         noisy[i] = scores[i] + noise[i] if scores[i] >= cut else np.float32(-np.inf)
     pick = _largest(noisy)
@@ -94,8 +97,8 @@ def _drawn(logits, noise, shaping, room):  # type: ignore[no-untyped-def]
         shares[count:] = -np.inf
         for i in range(count):
             shares[i] = scores[i] if scores[i] >= cut else np.float32(-np.inf)
-        most = top_p * soften(shares.ctypes.data, count, np.float32(1))
-        while _ahead(scores, shares, noisy, pick) >= most:  # it is dropped, and all behind it
+        limit = top_p * soften(shares.ctypes.data, count, np.float32(1))
+        while _ahead(scores, shares, noisy, pick) >= limit:  # it is dropped, and all behind it
             onward = _largest(noisy)
             if not noisy[onward] > -np.inf:
                 break
