@@ -103,19 +103,26 @@ def measure(
 ) -> Costs:  # fmt: skip
     """The cost table of a pair on the device it is on; sizes: the axes of `Costs`.
 
-    repeats: most rounds; seconds: what all may take, but for the least number of rounds. shapes:
-    which (width, rounds) to measure; None: all of them.
+    repeats: most rounds per batch size; seconds: what all may take, but for the least number of
+    rounds: an equal share of what is left for each. shapes: which (width, rounds) to measure; None:
+    all of them.
     """
-    start, cells = now(), dict[Key, Measure]()
+    start, found, numbers = now(), dict[Key, list[float]](), list[int]()
     drafts = shapes or [(w, level) for w in sizes["widths"] for level in sizes["levels"]]
-    for batch in sizes["batches"]:
-        tell(f"preparing a batch of {batch}", now() - start, seconds)
-        most = max(QUESTIONS + 2, *sizes["nodes"])
+    for left, batch in zip(range(len(sizes["batches"]), 0, -1), sizes["batches"], strict=True):
+
+        def said(what: str, spent: float, whole: float, batch: int = batch) -> None:
+            tell(f"batch of {batch}, {what}", spent, max(whole, seconds))
+
+        spent = now() - start
+        said("preparing", spent, seconds)
+        cells, most = dict[Key, Measure](), max(QUESTIONS + 2, *sizes["nodes"])
         for stand in stands(pair, batch, sizes["contexts"], most, temperature):
             cells |= measurements(stand, drafts, sizes["nodes"])
-    rounds = Rounds(cells, tell, start, seconds)
-    found = rounds.run(repeats)
-    about = {**(machine or {}), "rounds": rounds.number, "minutes": round((now() - start) / 60, 2)}
+        rounds = Rounds(cells, said, start, spent + max(seconds - spent, 0) / left)
+        found |= rounds.run(repeats)
+        numbers.append(rounds.number)
+    about = {**(machine or {}), "rounds": numbers, "minutes": round((now() - start) / 60, 2)}
     return _table(found, sizes, about, pair.target.device.type == "cpu")
 
 
@@ -255,7 +262,8 @@ def _run(options: argparse.Namespace) -> int:
     costs.save(options.out)
     about = costs.machine
     print(
-        f"wrote {options.out} ({about['rounds']} rounds in {about['minutes']} minutes; spread of "
+        f"wrote {options.out} ({', '.join(map(str, about['rounds']))} rounds by batch size in "
+        f"{about['minutes']} minutes; spread of "
         f"one measurement {costs.spread:.1%})"
     )
     return 0

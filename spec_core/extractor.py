@@ -19,7 +19,7 @@ def ready() -> None:
     """Have the machine code at hand before a clock runs; once for all."""
     rows, numbers = np.zeros((1, len(FEATURES)), np.float32), np.zeros(16, np.float32)
     history, place = FRESH.copy(), numbers.ctypes.data
-    follow(history, place, 0, 0, 1, 0, 0, 0, place, len(numbers), 0)
+    follow(rows, 0, history, 1, 1, 1, 0.0, place, 0, 0, 1, 0, 0, 0, place, len(numbers), 0)
     fill(rows, 0, history, 1, 1, 1, 0.0, True)
     place_level(rows, 0, 1, 0.0, 0.0, 1.0, 1.0, place, len(numbers))
 
@@ -51,36 +51,40 @@ class Extractor:
 
     def look(self, observation: Observation) -> Array:
         """The same and the room behind them, [B, size + room], until somebody looks again."""
-        if observation.last is None:
+        places, last = dict[int, int](), observation.last
+        if last is None:
             self.requests, self.hidden, self.near = {}, {}, None
-        elif observation.last.path is not self.seen:
-            self._learn(observation.last)
-            self.seen = observation.last.path
+        elif last.path is not self.seen:
+            places, self.seen = self._learn(last), last.path
         rows, batch, heat = observation.rows, len(observation.rows), float(observation.temperature)
         if len(self.rows) != batch:
             self.rows = np.zeros((batch, self.rows.shape[1]), np.float32)
         for b, row in enumerate(rows):
             history, first = self.requests.get(row, FRESH), row not in self.requests
             length, remaining = observation.lengths[b], observation.remaining[b]
-            fill(self.rows, b, history, length, remaining, batch, heat, first)
+            if last is not None and row in places:
+                where = source(last, places[row])
+                follow(self.rows, b, history, length, remaining, batch, heat, *where)
+            else:
+                fill(self.rows, b, history, length, remaining, batch, heat, first)
             if self.projections:
                 self.rows[b, len(FEATURES) : self.size] = self.hidden.get(row, 0)
         return self.rows
 
-    def _learn(self, outcome: Outcome) -> None:
+    def _learn(self, outcome: Outcome) -> dict[int, int]:
+        """The requests whose histories are still to be moved on, and where the outcome has them."""
         if self.near is None:
             self.near = at_hand(outcome)
         for row in outcome.rows:
             if row not in self.requests:
                 self.requests[row] = FRESH.copy()
-        if self.near:
-            for b, row in enumerate(outcome.rows):
-                follow(self.requests[row], *source(outcome, b))
-        else:
-            for row, seen in zip(outcome.rows, facts(outcome), strict=True):
-                self.requests[row][:] = moved(self.requests[row], seen)
         if self.projections:
             self.hidden |= dict(zip(outcome.rows, self._project(outcome), strict=True))
+        if self.near:
+            return {row: b for b, row in enumerate(outcome.rows)}
+        for row, seen in zip(outcome.rows, facts(outcome), strict=True):
+            self.requests[row][:] = moved(self.requests[row], seen)
+        return {}
 
     def _project(self, outcome: Outcome) -> Array:
         """Fixed random directions of the logits: a linear map of the target's last hidden state."""

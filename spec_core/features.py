@@ -128,13 +128,6 @@ step, context = compiled(moved), compiled(known)  # of one sequence, as machine 
 
 
 @compiled
-def follow(history, *source):  # type: ignore[no-untyped-def]
-    """Move a sequence's history on by a cycle, of which `source` is where its facts are read."""
-    for i, number in enumerate(step(numbers(history, HISTORY), read(*source))):
-        history[i] = number
-
-
-@compiled
 def fill(rows, b, history, length, remaining, batch, temperature, first):  # type: ignore[no-untyped-def]
     """Write a sequence's features into its row."""
     for i in range(HISTORY):
@@ -142,6 +135,14 @@ def fill(rows, b, history, length, remaining, batch, temperature, first):  # typ
     busy = math.log2(batch)
     for i, number in enumerate(context(length, remaining, busy, temperature, first)):
         rows[b, HISTORY + i] = number
+
+
+@compiled
+def follow(rows, b, history, length, remaining, batch, temperature, *source):  # type: ignore[no-untyped-def]
+    """The same after one more cycle, of which `source` is where its facts are read."""
+    for i, number in enumerate(step(numbers(history, HISTORY), read(*source))):
+        history[i] = number
+    fill(rows, b, history, length, remaining, batch, temperature, False)
 
 
 def fresh(batch: int) -> Wide:

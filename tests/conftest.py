@@ -12,7 +12,7 @@ settings.load_profile("repeatable")
 
 # Begun first, so that no worker is alone at the end. While one compiles the models, in the first
 # file, another is busy with the second, which needs none of them.
-LONG = ["replay_heads", "learners", "lossless"]
+LONG = ["replay_heads", "learners", "scripts", "lossless", "rejection"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,14 +83,16 @@ def test_a_chain_needs_no_parents_and_depths(tree):
 @given(st.lists(st.tuples(trees(), logits()), min_size=1, max_size=6), seeds)
 def test_a_history_moves_on_by_the_same_bits_as_facts_move_it(rounds, seed):
     """Decoding's one call is what replay does with arrays."""
-    mine, theirs = FRESH.copy(), FRESH.copy()
+    mine, theirs, rows = FRESH.copy(), FRESH.copy(), np.zeros((2, 1, len(FEATURES)), np.float32)
     for (scores, parents, depths, path), row in rounds:
         tree = *address(scores, parents, depths), len(scores), path[-1] if path else 0, len(path)
         source = *tree, len(scores) - 1, *address(row), len(row), seed % len(row)
         with np.errstate(invalid="ignore"):  # less than nothing
             theirs = np.array(moved(theirs, Facts(*np.array(read(*source)))))
-        follow(mine, *source)
+        follow(rows[0], 0, mine, 5, 6, 2, 0.5, *source)
+        fill(rows[1], 0, mine, 5, 6, 2, 0.5, False)
         assert mine.tobytes() == theirs.tobytes() or np.isinf(row).any()
+        assert rows[0].tobytes() == rows[1].tobytes()
 
 
 @given(st.integers(1, 9999), st.integers(0, 999), st.integers(1, 99), st.booleans(), seeds)
