@@ -101,29 +101,38 @@ def in_decode(pair: Pair, policy: Chosen, room: int = 0, repeats: int = 5) -> di
     return {
         "features": quartiles(counting.spent),
         "policy": quartiles([seconds.decide * 1e6 for seconds in cycles]),
+        "draft": quartiles([seconds.draft * 1e6 for seconds in cycles]),
         "cycle": quartiles([seconds.total * 1e6 for seconds in cycles]),
         "share": quartiles(shares), "cycles": len(cycles), "repeats": repeats,
     }  # fmt: skip
 
 
-class Onward(Network):
-    """Decides as any network, but never stops, so that all drafts are the same."""
-
-    def decide(self, features: Array) -> list[int]:
-        return [0 * choice for choice in super().decide(features)]
+class Python(Network):
+    """A network that drafting cannot ask by itself."""
 
 
 def questions(pair: Pair) -> dict:
     """A stop policy within a decode: asked after every level, never, and what a question costs."""
     room, plan = len(LEVEL_FEATURES), Plan(LEVELS, budget=LEVELS + 1)
     like = layers(len(FEATURES) + room, 64, 64, 2)
-    chooser = Onward(like.weights, like.biases)
+    like.biases[-1][0] = 1e6  # never stops, so that all drafts are the same
+    cases = {
+        "asked": (Network, ALWAYS), "not asked": (Network, NEVER),
+        "asked by Python": (Python, ALWAYS),
+    }  # fmt: skip
     made = {
-        name: in_decode(pair, StopPolicy(plan, chooser, doubt=doubt), room)
-        for name, doubt in {"asked": ALWAYS, "not asked": NEVER}.items()
+        name: in_decode(pair, StopPolicy(plan, kind(like.weights, like.biases), doubt=doubt), room)
+        for name, (kind, doubt) in cases.items()
     }
-    asked, quiet = (made[name]["policy"]["median"] for name in ("asked", "not asked"))
-    return {**made, "per question": (asked - quiet) / (LEVELS - 1), "questions": LEVELS - 1}
+
+    def added(name: str, phase: str) -> float:
+        return (made[name][phase]["median"] - made["not asked"][phase]["median"]) / (LEVELS - 1)
+
+    each = {
+        "within drafting": added("asked", "draft"),
+        "by Python": added("asked by Python", "policy"),
+    }
+    return {**made, "per question": each, "questions": LEVELS - 1}
 
 
 def main() -> None:

@@ -103,6 +103,7 @@ def decide() -> str:
     """Microseconds of decisions."""
     content = read("decide")
     there, stop = content["in a decode"], content["stop in a decode"]
+    each = stop["per question"]
     rows = {
         **content["decision"], "features": content["features"],
         "features, within a decode": there["features"],
@@ -118,7 +119,8 @@ def decide() -> str:
         f"Share of the decoding time that the policy takes: {share['median']} ({share['p10']} to "
         f"{share['p90']} over {there['repeats']} repeats of {there['cycles'] // there['repeats']} "
         f"cycles; embedded pair, median cycle {there['cycle']['median'] / 1e3:.1f} ms).",
-        f"A question after a level takes {stop['per question']:.1f} microseconds more.",
+        f"A question after a level takes {each['within drafting']:.1f} microseconds within "
+        f"drafting (a chain's, in machine code), {each['by Python']:.1f} by Python.",
     ]
     return "\n".join([*lines, f"Source: {origin(content)}."])
 

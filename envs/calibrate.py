@@ -40,7 +40,7 @@ KINDS = {
     "draft": ("batches", "contexts", "widths", "levels"),
     "verify": ("batches", "contexts", "nodes"), "line": ("contexts", "nodes"),
     "overhead": ("batches", "contexts"), "decide": ("batches", "contexts"),
-    "ask": ("batches", "contexts"),
+    "asked": ("batches", "contexts"), "unasked": ("batches", "contexts"),
 }  # fmt: skip
 
 
@@ -81,7 +81,9 @@ def measurements(stand: Stand, shapes: list[Shape], nodes: list[int]) -> dict[Ke
         made |= {("line", stand.context, n): partial(stand.verify, stand.line(n)) for n in nodes}
     made["overhead", *where] = partial(stand.rest, Fixed(Plan(2)))
     made["decide", *where] = partial(stand.rest, learned())
-    made["ask", *where] = partial(stand.rest, questioned())
+    asked = questioned()
+    made["asked", *where] = partial(stand.asked, asked, asked.levels)
+    made["unasked", *where] = partial(stand.asked, asked, False)
     return {key: partial(stand.undone, measure) for key, measure in made.items()}
 
 
@@ -141,13 +143,14 @@ def _table(
 
     middle = {kind: next_larger(of(kind, lambda v: float(np.median(v)))) for kind in KINDS}
     trees = middle["verify"]
-    fixed, chosen, asked = (middle[kind].mean(1) for kind in ("overhead", "decide", "ask"))
+    fixed, chosen = (middle[kind].mean(1) for kind in ("overhead", "decide"))
+    asked = (middle["asked"] - middle["unasked"]).mean(1)
     count = {kind: np.nan_to_num(of(kind, len)).astype(int).tolist() for kind in KINDS}
     spreads = {kind: of(kind, spread) for kind in KINDS}
     return Costs(
         machine, early, **sizes, draft=middle["draft"], verify=trees, overhead=fixed,
         line=np.where(np.isnan(middle["line"]), trees[0], middle["line"]),
-        decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked - chosen, 0) / QUESTIONS,
+        decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked, 0) / QUESTIONS,
         spread=float(np.nanmedian(spreads["verify"])),
         measured={kind: {"count": count[kind], "spread": plain(spreads[kind])} for kind in KINDS},
     )  # fmt: skip

@@ -52,8 +52,8 @@ class Rounds:
         """At least LEAST rounds and at most `most`; the round that warms up is not counted."""
         turns = self._turns(dict.fromkeys(self.order, 1), "warming up")
         self.found = {key: [] for key in self.order}
-        mean = sum(turns.values()) / len(turns)
-        takes = {key: min(TAKES, max(1, int(mean / s))) for key, s in turns.items()}
+        usual = float(np.median(list(turns.values())))  # some were compiled meanwhile
+        takes = {key: min(TAKES, max(1, int(usual / s))) for key, s in turns.items()}
         last = sum(takes[key] * s for key, s in turns.items())
         while self.number < most and (self.number < LEAST or self.spent + last <= self.seconds):
             fitting = int((self.seconds - self.spent) / last)

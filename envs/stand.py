@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from spec_core.clock import now
 from spec_core.cycles import cycle
 from spec_core.decoder import SpeculativeDecoder
+from spec_core.doubt import Doubt
 from spec_core.drafters.lm import prefill
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
@@ -49,6 +51,17 @@ class Stand:
         start = self._ready()
         for _ in self.session.draft([plan] * self.batch):
             raise AssertionError("nobody asked")
+        return self._ready() - start
+
+    def asked(self, policy: Policy, levels: bool | Doubt) -> float:
+        """Seconds of growing trees under a policy that is asked after these levels."""
+        self._pass()
+        plans = policy.plan(self.session.observe())
+        start, answer = self._ready(), None
+        growing = self.session.draft(plans, levels)
+        with suppress(StopIteration):
+            while True:
+                answer = policy.stop(growing.send(answer))  # type: ignore[arg-type]
         return self._ready() - start
 
     def verify(self, tree: Tree) -> float:

@@ -78,6 +78,11 @@ class Network:
         """The choice that no feature can change, if it is so."""
         return None if self.weights[0].any() else int(self.choose(self.weights[0][:1] * 0)[0])
 
+    @property
+    def packed(self) -> tuple | None:
+        """What `packed.largest` wants of it, where there is machine code."""
+        return getattr(self._layers, "all", None)
+
     def scores(self, features: Array) -> Array:
         """One score per choice, [B, outputs]."""
         return self._layers.scores(features)

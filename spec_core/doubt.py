@@ -6,9 +6,10 @@ Used as it is in drafting (a number at a time), and over recordings (arrays). Kn
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,11 +20,13 @@ LEAST = 1e-8  # smaller path probabilities are taken for 0: level features end t
 class Doubt:
     """A band of path probabilities: of a level's best path, in which the level is asked about.
 
-    Above `high` drafting goes on, below `low` it ends. The default asks always.
+    Above `high` drafting goes on, below `low` it ends. The default asks always. A judge, where
+    there is one, says what the policy would: a source that can run it need not ask.
     """
 
     low: float = 0.0
     high: float = 1.0
+    judge: Callable[[], Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= 1:
@@ -61,6 +64,16 @@ class Doubt:
     def pair(self) -> list[float]:
         """As it is written."""
         return [self.low, self.high]
+
+
+class Halt(NamedTuple):
+    """When a chain comes back: its score is not above the bar, and nobody lets it go on."""
+
+    bar: float
+    low: float = 0.0  # the judge decides from here
+    high: float = 0.0  # to here
+    total: float = 0.0  # chances of the levels so far, summed
+    judge: Callable[[], Any] | None = None
 
 
 def _log(probability: float) -> float:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from spec_core.doubt import ALWAYS, Doubt
+from spec_core.doubt import ALWAYS, Doubt, Halt
 from spec_core.drafters.base import Candidates, DraftState, Frontier
 from spec_core.growers import BestFirst, Grower, distributions
 from spec_core.growth import Growth
@@ -54,10 +54,13 @@ def _follow(
     """The general case where one text has one candidate per level, in the host's memory."""
     levels = len(growth.levels)
     least = -math.inf if growth.thresholds is None else float(growth.thresholds)
-    bar = least if doubt is None else max(least, doubt.logs[1])  # above it nothing is to decide
+    low, high = (least, least) if doubt is None else doubt.logs  # above them all goes on
+    judge = doubt.judge if doubt is not None and state.judges else None
     tokens, path, held = [text[-1]], [0.0], 0
     while held < levels:
-        found = state.follow(text, tokens[1:], path[-1], rank, levels - held, bar)
+        total = sum(map(math.exp, path[1:]))
+        halt = Halt(max(least, high), max(least, low), high, total, judge)
+        found = state.follow(text, tokens[1:], path[-1], rank, levels - held, halt)
         tokens += found[0]
         path += found[1]
         held = len(tokens) - 1
@@ -68,7 +71,7 @@ def _follow(
         if doubt is not None and held < levels:
             stop = doubt.stops(path[-1])
             if doubt.asks(path[-1]):
-                stop = (yield LineView(path, rank.found))[0]
+                stop = judge is not None or (yield LineView(path, rank.found))[0]
             if stop:
                 break
     return Line(tokens, path, held)

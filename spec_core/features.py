@@ -186,8 +186,10 @@ def fill_level(rows: Array, level: LevelView) -> None:
     logs, pool, depth = level.near, level.numbers, level.depth
     _, width, size = logs.shape
     for b, now in enumerate(pool[-1]):
-        best, mass = max(now), sum(map(exp, now))
-        total = sum([exp(score) for scores in pool[1:] for score in scores[b]])
+        best, mass, total = max(now), sum(map(exp, now)), 0.0
+        for scores in pool[1:]:  # one after the other, as `spec_core.judge` adds them
+            for score in scores[b]:
+                total += exp(score)
         parent = now.index(best) // max(1, len(now) // width)
         behind = address(logs, b, parent)
         place_level(rows, b, depth, best, max(pool[-2][b]), mass, total, behind, size)

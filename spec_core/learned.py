@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spec_core import features as feature
-from spec_core.chooser import KINDS, Array, Chooser
+from spec_core.chooser import KINDS, Array, Chooser, Network
 from spec_core.doubt import ALWAYS, Doubt
 from spec_core.extractor import Extractor
 from spec_core.menu import Menu, read_plan
@@ -120,7 +120,7 @@ class StopPolicy(Chosen):
         self, plan: Plan, chooser: Any, projections: int = 0, doubt: Doubt = ALWAYS
     ) -> None:
         super().__init__(chooser, projections, room=len(feature.LEVEL_FEATURES))
-        self.plan_, self.levels, self.doubt = plan, doubt, doubt
+        self.plan_, self.doubt, self.judged = plan, doubt, replace(doubt, judge=self._judge)
         self.inputs += len(feature.LEVEL_FEATURES)
         self.check(2)
 
@@ -128,6 +128,16 @@ class StopPolicy(Chosen):
         """The plan for everybody."""
         self.extractor.look(observation)
         return [self.plan_] * observation.batch
+
+    @property
+    def levels(self) -> Doubt:  # type: ignore[override]
+        """Where it is in doubt; drafting may ask a plain network by itself."""
+        chooser = self.chooser
+        return self.judged if type(chooser) is Network and chooser.packed else self.doubt
+
+    def _judge(self) -> tuple:
+        """The row of the only text, and the network, for machine code to ask."""
+        return self.extractor.rows, *self.chooser.packed  # type: ignore[attr-defined]
 
     def stop(self, level: LevelView) -> list[bool]:
         """Who stops now."""

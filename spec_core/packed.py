@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from spec_core.models.emitter import BYTES, Emitter
-from spec_core.models.tiles import LANES, compiled, product
+from spec_core.models.tiles import LANES, compiled, panels, product
 
 Array = NDArray[np.float32]
 
@@ -85,11 +85,12 @@ class Packed:
     """weights: [out, in] each; tanh, or else relu."""
 
     def __init__(self, weights: list[Array], biases: list[Array], tanh: bool) -> None:
-        parts = [_panels(w, b) for w, b in zip(weights, biases, strict=True)]
+        parts = [panels(w, b) for w, b in zip(weights, biases, strict=True)]
         sizes = np.array([weights[0].shape[1], *map(len, biases)])
         self.parts = np.concatenate(parts), sizes, tanh
         self.width = int(sum(-len(b) // LANES * -LANES for b in biases))
         self.room = np.empty(self.width, np.float32)
+        self.all = *self.parts, self.room
         self.best(np.zeros((1, sizes[0]), np.float32))  # the code is at hand before a clock runs
 
     def scores(self, features: Array) -> Array:
@@ -103,11 +104,3 @@ class Packed:
     def best(self, features: Array) -> list[int]:
         """Each row's largest output."""
         return [largest(features, b, *self.parts, self.room) for b in range(len(features))]
-
-
-def _panels(weight: Array, bias: Array) -> Array:
-    """W [out, in] and b as panels [out / 16, 1 + in, 16], flat; the first row holds the biases."""
-    outputs, inputs = weight.shape
-    table = np.zeros((-(-outputs // LANES) * LANES, 1 + inputs), np.float32)
-    table[:outputs, 0], table[:outputs, 1:] = bias, weight
-    return table.reshape(-1, LANES, 1 + inputs).transpose(0, 2, 1).ravel()

@@ -23,8 +23,11 @@ FORMAT = 1
 class Policy(Protocol):
     """Chooses plans; sees observations only, never text."""
 
-    levels: bool | Doubt  # the engine also asks after each draft level, or after those in doubt
     trims: bool  # True: the engine also asks how much of the drafted tree to verify
+
+    @property
+    def levels(self) -> bool | Doubt:
+        """Whether the engine also asks after each draft level, or after those in doubt."""
 
     def plan(self, observation: Observation) -> list[Plan]:
         """One plan per sequence, once per cycle."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small import CPU, VOCAB, Counting, drafter
 
 from spec_core import Plan
-from spec_core.doubt import ALWAYS, Doubt
+from spec_core.doubt import ALWAYS, Doubt, Halt
 from spec_core.drafters.lm import ChainDraftState, ModelDraftState, straight
 from spec_core.drafting import draft
 from spec_core.growers import Grower
@@ -120,15 +120,15 @@ def test_a_chain_ends_with_the_context():
 @given(st.floats(-12, 0.5), st.integers(1, 9), st.floats(-3, 0, width=32))
 def test_a_model_comes_back_at_the_first_path_that_is_not_above_the_bar(bar, levels, score):
     state = ChainDraftState(drafter("near").model, 1, 90)
-    tokens, scores = state.follow(TEXT[:20], [], score, Ranker(), levels, bar)
+    tokens, scores = state.follow(TEXT[:20], [], score, Ranker(), levels, Halt(bar))
     assert len(tokens) == len(scores) <= levels and all(path > bar for path in scores[:-1])
     assert len(tokens) == levels or not scores[-1] > bar
-    whole = state.follow(TEXT[:20], [], score, Ranker(), 9, -math.inf)
+    whole = state.follow(TEXT[:20], [], score, Ranker(), 9, Halt(-math.inf))
     assert (tokens, scores) == tuple(part[: len(tokens)] for part in whole)
     place = whole[1].index(min(whole[1][:levels]))
-    equal = state.follow(TEXT[:20], [], score, Ranker(), 9, whole[1][place])
+    equal = state.follow(TEXT[:20], [], score, Ranker(), 9, Halt(whole[1][place]))
     assert equal[1] == whole[1][: place + 1]
-    behind = state.follow(TEXT[:20], tokens, scores[-1], Ranker(), 9, -math.inf)
+    behind = state.follow(TEXT[:20], tokens, scores[-1], Ranker(), 9, Halt(-math.inf))
     rest = 9 - len(tokens)
     assert tuple(part[:rest] for part in behind) == tuple(part[len(tokens) :] for part in whole)
 

@@ -12,9 +12,9 @@ from spec_core.drafters.lm import prefill
 from spec_core.models import load as loading
 from spec_core.models import tiles
 from spec_core.models.base import ModelError, View
-from spec_core.models.compiled import CompiledModel, gated, panels
+from spec_core.models.compiled import CompiledModel, gated
 from spec_core.models.fast import FastModel
-from spec_core.models.tiles import compiled, product, soften, swish
+from spec_core.models.tiles import compiled, panels, product, soften, swish
 
 TEXT = torch.randint(61, (60,), generator=torch.Generator().manual_seed(5)).tolist()
 
@@ -33,7 +33,8 @@ def swished(gate, up):
 
 def times(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x W^T + b by panels."""
-    flat, rows = panels(weight, bias).numpy(), x.numpy()
+    flat = panels(weight.numpy(), None if bias is None else bias.numpy())
+    rows = x.numpy()
     out = np.empty((len(x), -(-len(weight) // 16) * 16), np.float32)
     product(
         rows.ctypes.data, x.shape[1], len(x), flat.ctypes.data, x.shape[1], out.shape[1] // 16,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from spec_core.doubt import Doubt
+    from spec_core.doubt import Doubt, Halt
     from spec_core.growth import Growth
     from spec_core.level import Drafting
     from spec_core.ranking import Ranker
@@ -45,6 +45,8 @@ Rank = Callable[[Tensor, Tensor | int], Candidates]  # (logits [B, W, V], depths
 class DraftState(Protocol):
     """A token source at work on a batch of sequences; to inherit from it gives `follow`."""
 
+    judges: bool = False  # whether `follow` asks a halt's judge
+
     def start(self, texts: list[list[int]], rank: Rank) -> Candidates:
         """Catch up with the committed texts and propose what follows them, [B, 1, C]."""
 
@@ -52,11 +54,12 @@ class DraftState(Protocol):
         """Propose what follows each frontier node, [B, W, C]."""
 
     def follow(
-        self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, bar: float
+        self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, halt: Halt
     ) -> tuple[list[int], list[float]]:
         """The next level or more of a chain `path` behind the only text: tokens, path scores.
 
-        A source may go on by itself, up to so many levels, as long as the score is above the bar.
+        A source may go on by itself, up to so many levels, or to a halt. One that does not ask the
+        judge has `judges` false.
         """
         if not path:
             found = self.start([text], rank)

@@ -15,7 +15,7 @@ from spec_core.models.base import Cache, Model, View
 from spec_core.tensors import ahead, causal, tensor
 
 if TYPE_CHECKING:
-    from spec_core.doubt import Doubt
+    from spec_core.doubt import Doubt, Halt
     from spec_core.growth import Growth
     from spec_core.level import Drafting
     from spec_core.models.cache import SlotCache
@@ -145,18 +145,19 @@ class ChainDraftState(ModelDraftState):
 
     model: CompiledModel
     cache: SlotCache
+    judges = True
 
     def follow(
-        self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, bar: float
+        self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, halt: Halt
     ) -> tuple[list[int], list[float]]:
-        """All levels in one call, or those up to the first that is not above the bar."""
+        """All levels in one call, or those up to a halt."""
         depth = len(path)
         fed = path[-1:] if path else text[-self._catch_up([text]) :]
         first = len(text) + depth - len(fed)
         noise = None if rank.sound is None else np.asarray(rank.sound)[:, depth:]
-        ranking = rank.temperature, score, bar
+        ranking = rank.temperature, score, depth
         tokens, scores, rank.found = self.model.chain(
-            fed, first, noise, levels, ranking, self.cache
+            fed, first, noise, levels, ranking, halt, self.cache
         )
         self.known = [len(text)]
         return tokens, scores

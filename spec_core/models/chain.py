@@ -5,8 +5,11 @@ Knows no plans: only when to come back. What a general forward is told in tensor
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from spec_core.judge import ends
 from spec_core.models.forward import Keys, Numbers, Sizes, _forward
 from spec_core.models.ranks import rank
 from spec_core.models.tiles import compiled
@@ -33,13 +36,15 @@ def feed(tokens, first, keep, placed, place, arrays, widths):  # type: ignore[no
 
 
 @compiled
-def chain(tokens, first, noise, levels, ranking, placed, place, arrays, widths):  # type: ignore[no-untyped-def]
+def chain(tokens, first, noise, levels, ranking, halt, judge, placed, place, arrays, widths):  # type: ignore[no-untyped-def]
     """Best tokens behind tokens [1, Q], their path scores, and the last one's logs [1, 1, V].
 
     It feeds itself what it finds, up to so many levels, or to the first path that is not above the
-    bar; ranking: temperature, score so far, bar; noise: a row per level, or none.
+    bar, unless it is within the judge's bounds and the judge lets it go on. ranking: temperature,
+    score and levels so far; halt: bar, low, high, total; noise: a row per level, or none.
     """
-    temperature, path, bar = np.float32(ranking[0]), np.float32(ranking[1]), ranking[2]
+    (heat, score, depth), (bar, low, high, total) = ranking, halt
+    temperature, path, before = np.float32(heat), np.float32(score), score
     keys, numbers, sizes = Keys(*place), Numbers(*arrays), Sizes(*widths)
     found, scores = np.empty(levels, np.int64), np.empty(levels, np.float32)
     logs = np.empty((1, 1, len(numbers.embedding)), np.float32)
@@ -49,7 +54,12 @@ def chain(tokens, first, noise, levels, ranking, placed, place, arrays, widths):
         more = noise[0, level] if len(noise) else logs[0, 0, :0]
         rank(logits, temperature, more, logs[0, 0], tokens[0], scores[level : level + 1])
         path += scores[level]
-        found[level], scores[level] = tokens[0, 0], path
-        if not path > bar:
-            break
+        found[level], scores[level], depth = tokens[0, 0], path, depth + 1
+        reach = 1.0 * path
+        if not reach > bar:
+            if not len(judge[2]) or level + 1 == levels or not low <= reach <= high:
+                break
+            if ends(judge, depth, before, reach, total, logs[0, 0]):
+                break
+        total, before = total + math.exp(reach), reach
     return found[: level + 1], scores[: level + 1], logs

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spec_core.doubt import Halt
+from spec_core.judge import NOBODY
 from spec_core.models.base import ModelError, View
 from spec_core.models.beam import beam, harvest
 from spec_core.models.cache import SlotCache
@@ -16,20 +18,10 @@ from spec_core.models.chain import chain, feed
 from spec_core.models.fast import Layer, Reader, Shape, check, rotations, sliding_windows
 from spec_core.models.forward import Sizes, forward, padded
 from spec_core.models.ranks import SILENCE
-from spec_core.models.tiles import HALF, LANES
+from spec_core.models.tiles import HALF, panels
 from spec_core.models.weights import Weights
 
 Arrays = tuple[np.ndarray, ...]
-
-
-def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
-    """W [out, in] and b as panels [out / 16, 1 + in, 16], flat; the first row holds the biases."""
-    outputs, inputs = weight.shape
-    table = torch.zeros(padded(outputs), 1 + inputs)
-    table[:outputs, 1:] = weight
-    if bias is not None:
-        table[:outputs, 0] = bias
-    return table.view(-1, LANES, 1 + inputs).transpose(1, 2).flatten()
 
 
 def gated(gate_up: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -68,7 +60,8 @@ class _Packer:
 
     def put(self, start: int, part: tuple[Tensor, Tensor | None]) -> None:
         """A matrix and its biases, from `start` on."""
-        packed = panels(*part)
+        weight, bias = part
+        packed = torch.from_numpy(panels(weight.numpy(), None if bias is None else bias.numpy()))
         self.flat[start : start + len(packed)] = packed
 
 
@@ -142,17 +135,18 @@ class CompiledModel:
 
     def chain(
         self, tokens: list[int], first: int, noise: np.ndarray | None, levels: int,
-        ranking: tuple[float, float, float], cache: SlotCache,
+        ranking: tuple[float, float, int], halt: Halt, cache: SlotCache,
     ) -> tuple[list[int], list[float], np.ndarray]:  # fmt: skip
         """Draft alone behind a text's last tokens, in slots from `first` on.
 
-        The best tokens, path scores and the last logs [1, 1, V], up to so many levels or to a path
-        not above the bar; ranking: temperature, the score so far, the bar; noise: [1, levels, V].
+        The best tokens, path scores and the last logs [1, 1, V], up to so many levels or to a halt;
+        ranking: temperature, the score and the levels so far; noise: [1, levels, V].
         """
         placed, place = cache.place
         found, scores, logs = chain(
             np.array([tokens]), first, SILENCE if noise is None else noise, levels, ranking,
-            placed, place, self.arrays, self.widths,
+            tuple(map(float, halt[:4])), halt.judge() if halt.judge else NOBODY, placed, place,
+            self.arrays, self.widths,
         )  # fmt: skip
         return found.tolist(), scores.tolist(), logs
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from spec_core.models.emitter import BYTES, FLOAT, INT, Emitter
 
+Array = NDArray[np.float32]
 LANES, HALF = 16, 8  # floats of a panel's row, and of the vectors along a head
 PANEL = LANES * BYTES
 machine: Any = intrinsic  # what it makes is called with fewer arguments than it is written with
@@ -26,6 +29,16 @@ def compiled(function: Callable, **options: Any) -> Any:
         return njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # neither beside the source nor in the user's cache can it be kept
         return njit(nogil=True, **options)(function)
+
+
+def panels(weight: Array, bias: Array | None) -> Array:
+    """W [out, in] and b as panels [out / 16, 1 + in, 16], flat; the first row holds the biases."""
+    outputs, inputs = weight.shape
+    table = np.zeros((-(-outputs // LANES) * LANES, 1 + inputs), np.float32)
+    table[:outputs, 1:] = weight
+    if bias is not None:
+        table[:outputs, 0] = bias
+    return table.reshape(-1, LANES, 1 + inputs).transpose(0, 2, 1).ravel()
 
 
 def tile(rows: int, panels: int) -> Any:

@@ -1,0 +1,77 @@
+"""A stop policy's network asked within drafting, against the same policy asked by Python."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import pair_of
+
+from spec_core import Network, Plan, SpeculativeDecoder, StopPolicy
+from spec_core.doubt import Doubt
+from spec_core.features import FEATURES, LEVEL_FEATURES
+
+pytest.importorskip("numba")
+WIDTH = len(FEATURES) + len(LEVEL_FEATURES)
+BANDS = st.sampled_from([Doubt(), Doubt(0.02, 0.5), Doubt(0.3, 1.0), Doubt(0.0, 0.2)])
+
+
+class Other(Network):
+    """Drafting asks none but plain networks by itself."""
+
+
+class Asked(StopPolicy):
+    """Counts the questions that reach it."""
+
+    questions = 0
+
+    def stop(self, level):
+        self.questions += 1
+        return super().stop(level)
+
+
+def network(seed: int) -> Network:
+    """Random layers, as likely to stop as not."""
+    chance, sizes = np.random.default_rng(seed), (WIDTH, 16, 2)
+    weights = [chance.normal(size=size).astype(np.float32) for size in ((16, WIDTH), (2, 16))]
+    return Network(weights, [np.zeros(size, np.float32) for size in sizes[1:]])
+
+
+def told(policy: Asked, temperature: float) -> list:
+    """What every cycle of a decode came to."""
+    found: list = []
+
+    def watch(outcome) -> None:
+        tree = outcome.tree
+        found.append((outcome.tokens, outcome.drafted, tree.tokens.tolist(), tree.scores.tolist()))
+
+    decoder = SpeculativeDecoder(pair_of("near"), policy)
+    decoder.generate([[3, 1, 4]], watch, max_new_tokens=40, temperature=temperature, seed=2)
+    return found
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(0, 999), BANDS, st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.02, 0.3]),
+    st.integers(2, 9),
+)  # fmt: skip
+def test_the_judge_says_what_the_policy_says(seed, doubt, temperature, threshold, depth):
+    plan = Plan(depth, budget=depth + 1, threshold=threshold)
+    judged, like = Asked(plan, network(seed), doubt=doubt), network(seed)
+    asked = Asked(plan, Other(like.weights, like.biases), doubt=doubt)
+    assert judged.levels.judge is not None and asked.levels.judge is None
+    assert told(judged, temperature) == told(asked, temperature)
+    assert judged.questions == 0
+
+
+def test_judges_stop_drafts_somewhere_and_python_is_asked_where_there_is_none():
+    plan, lengths = Plan(8, budget=9), set()
+    for seed in range(6):
+        judged = Asked(plan, network(seed))
+        lengths |= {drafted[0] for _, drafted, *_ in told(judged, 0.0)}
+        assert judged.questions == 0
+    assert len(lengths) > 3
+    tree = Asked(Plan(4, 2, budget=7), network(0))  # a tree's levels are asked about
+    told(tree, 0.0)
+    assert tree.questions > 0
