@@ -101,7 +101,6 @@ def in_decode(pair: Pair, policy: Chosen, room: int = 0, repeats: int = 5) -> di
     return {
         "features": quartiles(counting.spent),
         "policy": quartiles([seconds.decide * 1e6 for seconds in cycles]),
-        "draft": quartiles([seconds.draft * 1e6 for seconds in cycles]),
         "cycle": quartiles([seconds.total * 1e6 for seconds in cycles]),
         "share": quartiles(shares), "cycles": len(cycles), "repeats": repeats,
     }  # fmt: skip
@@ -111,28 +110,37 @@ class Python(Network):
     """A network that drafting cannot ask by itself."""
 
 
-def questions(pair: Pair) -> dict:
-    """A stop policy within a decode: asked after every level, never, and what a question costs."""
+def questions(pair: Pair, repeats: int = 12) -> dict:
+    """What a question after a level adds to a cycle, by turns with a policy that asks none."""
     room, plan = len(LEVEL_FEATURES), Plan(LEVELS, budget=LEVELS + 1)
     like = layers(len(FEATURES) + room, 64, 64, 2)
     like.biases[-1][0] = 1e6  # never stops, so that all drafts are the same
-    cases = {
-        "asked": (Network, ALWAYS), "not asked": (Network, NEVER),
-        "asked by Python": (Python, ALWAYS),
-    }  # fmt: skip
-    made = {
-        name: in_decode(pair, StopPolicy(plan, kind(like.weights, like.biases), doubt=doubt), room)
+    cases = {"none": (Network, NEVER), "within drafting": (Network, ALWAYS),
+             "by Python": (Python, ALWAYS)}  # fmt: skip
+    decoders = {
+        name: SpeculativeDecoder(
+            pair, StopPolicy(plan, kind(like.weights, like.biases), doubt=doubt)
+        )
         for name, (kind, doubt) in cases.items()
     }
+    added: dict[str, list[float]] = {name: [] for name in cases if name != "none"}
+    for repeat in range(1 + repeats):
+        spent = {name: _cycle(decoder) for name, decoder in decoders.items()}
+        for name in added if repeat else ():  # the first one warms up
+            added[name].append((spent[name] - spent["none"]) / (LEVELS - 1))
+    quiet = in_decode(pair, StopPolicy(plan, Network(like.weights, like.biases), doubt=NEVER), room)
+    each = {name: quartiles(values) for name, values in added.items()}
+    return {"not asked": quiet, "per question": each, "questions": LEVELS - 1, "repeats": repeats}
 
-    def added(name: str, phase: str) -> float:
-        return (made[name][phase]["median"] - made["not asked"][phase]["median"]) / (LEVELS - 1)
 
-    each = {
-        "within drafting": added("asked", "draft"),
-        "by Python": added("asked by Python", "policy"),
-    }
-    return {**made, "per question": each, "questions": LEVELS - 1}
+def _cycle(decoder: SpeculativeDecoder) -> float:
+    """Median microseconds of a cycle."""
+    found = list[float]()
+    for prompt in pick("test", 1):
+        decoder.generate(
+            prompt["prompt"], lambda o: found.append(o.seconds.total * 1e6), max_new_tokens=24
+        )
+    return float(np.median(found))
 
 
 def main() -> None:

@@ -119,8 +119,9 @@ def decide() -> str:
         f"Share of the decoding time that the policy takes: {share['median']} ({share['p10']} to "
         f"{share['p90']} over {there['repeats']} repeats of {there['cycles'] // there['repeats']} "
         f"cycles; embedded pair, median cycle {there['cycle']['median'] / 1e3:.1f} ms).",
-        f"A question after a level takes {each['within drafting']:.1f} microseconds within "
-        f"drafting (a chain's, in machine code), {each['by Python']:.1f} by Python.",
+        f"A question after a level lengthens the cycle by {each['within drafting']['median']:.0f} "
+        f"microseconds within drafting (a chain's, in machine code), by "
+        f"{each['by Python']['median']:.0f} where Python is asked (medians of {stop['repeats']}).",
     ]
     return "\n".join([*lines, f"Source: {origin(content)}."])
 
