@@ -7,12 +7,14 @@ caches: that is what a user pays, counted by the decoder itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 import torch
 
 from benchmarks.common import pick, quartiles, save
+from envs.stand import stands
 from spec_core import (
     DEFAULT_MENU,
     Fixed,
@@ -110,37 +112,31 @@ class Python(Network):
     """A network that drafting cannot ask by itself."""
 
 
-def questions(pair: Pair, repeats: int = 12) -> dict:
-    """What a question after a level adds to a cycle, by turns with a policy that asks none."""
+@torch.no_grad()
+def questions(pair: Pair, repeats: int = 200) -> dict:
+    """What a question after a level adds to a draft, by turns with a policy that asks none."""
     room, plan = len(LEVEL_FEATURES), Plan(LEVELS, budget=LEVELS + 1)
     like = layers(len(FEATURES) + room, 64, 64, 2)
     like.biases[-1][0] = 1e6  # never stops, so that all drafts are the same
     cases = {"none": (Network, NEVER), "within drafting": (Network, ALWAYS),
              "by Python": (Python, ALWAYS)}  # fmt: skip
-    decoders = {
-        name: SpeculativeDecoder(
-            pair, StopPolicy(plan, kind(like.weights, like.biases), doubt=doubt)
-        )
+    policies = {
+        name: StopPolicy(plan, kind(like.weights, like.biases), doubt=doubt)
         for name, (kind, doubt) in cases.items()
     }
-    added: dict[str, list[float]] = {name: [] for name in cases if name != "none"}
-    for repeat in range(1 + repeats):
-        spent = {name: _cycle(decoder) for name, decoder in decoders.items()}
-        for name in added if repeat else ():  # the first one warms up
-            added[name].append((spent[name] - spent["none"]) / (LEVELS - 1))
-    quiet = in_decode(pair, StopPolicy(plan, Network(like.weights, like.biases), doubt=NEVER), room)
-    each = {name: quartiles(values) for name, values in added.items()}
-    return {"not asked": quiet, "per question": each, "questions": LEVELS - 1, "repeats": repeats}
-
-
-def _cycle(decoder: SpeculativeDecoder) -> float:
-    """Median microseconds of a cycle."""
-    found = list[float]()
-    for prompt in pick("test", 1):
-        decoder.generate(
-            prompt["prompt"], lambda o: found.append(o.seconds.total * 1e6), max_new_tokens=24
-        )
-    return float(np.median(found))
+    stand = stands(pair, 1, [256], LEVELS + 1, 0.0)[0]
+    spent: dict[str, list[float]] = {name: [] for name in cases}
+    for repeat in range(10 + repeats):
+        for name, policy in policies.items():
+            took = stand.undone(partial(stand.asked, policy, policy.levels))
+            spent[name] += [took * 1e6] if repeat >= 10 else []  # the first ones warm up
+    usual = {name: quartiles(values) for name, values in spent.items()}
+    each = {
+        name: (usual[name]["median"] - usual["none"]["median"]) / (LEVELS - 1)
+        for name in cases if name != "none"
+    }  # fmt: skip
+    quiet = in_decode(pair, policies["none"], room)
+    return {"not asked": quiet, "draft": usual, "per question": each, "repeats": repeats}
 
 
 def main() -> None:

@@ -73,7 +73,11 @@ def steps() -> str:
     outside = ", ".join(f"{v['median']:.2f} ms ({k})" for k, v in content["outside_ms"].items())
     rate = content["throughput"]
     many = rate["8"]["median"] / rate["1"]["median"]
-    lines += ["", f"Outside the models' forwards, per cycle: {outside}."]
+    lines += [
+        "",
+        f"Outside the models' forwards, per cycle: {outside}; ranking and selection in a "
+        "draft's machine code count as its forwards.",
+    ]
     lines += [f"Plain decoding at batch 8 / batch 1: {many:.2f}x tokens per second."]
     lines += [f"Peak memory of `python -m spec_core`: {content['peak_mb']:.0f} MB."]
     return "\n".join([*lines, f"Source: {origin(content)}."])
@@ -119,9 +123,9 @@ def decide() -> str:
         f"Share of the decoding time that the policy takes: {share['median']} ({share['p10']} to "
         f"{share['p90']} over {there['repeats']} repeats of {there['cycles'] // there['repeats']} "
         f"cycles; embedded pair, median cycle {there['cycle']['median'] / 1e3:.1f} ms).",
-        f"A question after a level lengthens the cycle by {each['within drafting']['median']:.0f} "
-        f"microseconds within drafting (a chain's, in machine code), by "
-        f"{each['by Python']['median']:.0f} where Python is asked (medians of {stop['repeats']}).",
+        f"A question after a level lengthens a draft by {each['within drafting']:.0f} microseconds "
+        f"where the draft's machine code asks it (a chain's), by {each['by Python']:.0f} where "
+        f"Python does (medians of {stop['repeats']} drafts each, by turns).",
     ]
     return "\n".join([*lines, f"Source: {origin(content)}."])
 
