@@ -36,6 +36,7 @@ class Extractor:
         self.requests: dict[int, Wide] = {}
         self.hidden: dict[int, Array] = {}
         self.seen: list | None = None  # the last outcome's paths; to hold all of it costs time
+        self.places: dict[int, int] = {}  # in that outcome, of requests that nobody looked at since
         self.matrix: Array | None = None
         self.near: bool | None = None  # whether the tensors of this session can be read in place
         self.rows = np.zeros((0, self.size + room), np.float32)
@@ -51,19 +52,19 @@ class Extractor:
 
     def look(self, observation: Observation) -> Array:
         """The same and the room behind them, [B, size + room], until somebody looks again."""
-        places, last = dict[int, int](), observation.last
+        last = observation.last
         if last is None:
-            self.requests, self.hidden, self.near = {}, {}, None
+            self.requests, self.hidden, self.near, self.places = {}, {}, None, {}
         elif last.path is not self.seen:
-            places, self.seen = self._learn(last), last.path
+            self.places, self.seen = self._learn(last), last.path
         rows, batch, heat = observation.rows, len(observation.rows), float(observation.temperature)
         if len(self.rows) != batch:
             self.rows = np.zeros((batch, self.rows.shape[1]), np.float32)
         for b, row in enumerate(rows):
             history, first = self.requests.get(row, FRESH), row not in self.requests
             length, remaining = observation.lengths[b], observation.remaining[b]
-            if last is not None and row in places:
-                where = source(last, places[row])
+            if last is not None and row in self.places:
+                where = source(last, self.places.pop(row))
                 follow(self.rows, b, history, length, remaining, batch, heat, *where)
             else:
                 fill(self.rows, b, history, length, remaining, batch, heat, first)
@@ -72,7 +73,7 @@ class Extractor:
         return self.rows
 
     def _learn(self, outcome: Outcome) -> dict[int, int]:
-        """The requests whose histories are still to be moved on, and where the outcome has them."""
+        """The requests whose histories are moved on when they are looked at: their places."""
         if self.near is None:
             self.near = at_hand(outcome)
         for row in outcome.rows:
