@@ -95,8 +95,9 @@ def policies() -> str:
             f"new tokens; the best static plan is {settings['static_plan']}."
         )
         table = [markdown(summary, content.get("oracle")), "", f"Source: {origin(content)}.", ""]
-        if len(summary) > LONG:
-            title = f"{len(summary)} policies: {title}"
+        count = len(summary["policies"])
+        if count > LONG:
+            title = f"{count} policies: {title}"
             parts += [f"<details><summary>{title}</summary>", "", *table, "</details>", ""]
         else:
             parts += [f"**{title}**", "", *table]
