@@ -1,16 +1,33 @@
-"""Small tensors and their numbers by the shortest way: on the CPU that is through arrays.
+"""Tensors and their numbers by the shortest way: on the CPU that is through arrays.
 
 Knows no texts. A forward leaves cold caches behind, where a call of torch takes 10 to 30 us.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+LINE = 64  # bytes that memory hands over at once
+
+
+def zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros with the dtype and device of `like`; on the CPU they begin a line of memory.
+
+    There they are numpy's, which asks the kernel for large pages: walks through small ones, made
+    for every 4 kB that are read, take a tenth of a forward.
+    """
+    if not like.is_cpu:
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    count = math.prod(shape) * like.element_size()
+    room = np.zeros(count + LINE, np.uint8)
+    start = -room.ctypes.data % LINE
+    return torch.from_numpy(room[start : start + count]).view(like.dtype).view(shape)
 
 
 def tensor(numbers: list, device: torch.device, kind: type = np.int64) -> Tensor:

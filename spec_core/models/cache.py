@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spec_core.tensors import tensor
+from spec_core.tensors import tensor, zeros
 
 
 class SlotCache:
@@ -24,7 +24,7 @@ class SlotCache:
     def empty(cls, shape: tuple[int, int, int, int, int], like: Tensor) -> SlotCache:
         """A zeroed cache of this shape with the dtype and device of `like`."""
         positions = torch.zeros(shape[1:3], dtype=torch.int64, device=like.device)
-        return cls(torch.zeros(shape, dtype=like.dtype, device=like.device), positions)
+        return cls(zeros(shape, like), positions)
 
     def rows(self, start: int, stop: int) -> SlotCache:
         """A view of some of the batch's rows, sharing memory."""

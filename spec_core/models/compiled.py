@@ -20,6 +20,7 @@ from spec_core.models.forward import Sizes, forward, padded
 from spec_core.models.ranks import SILENCE
 from spec_core.models.tiles import HALF, panels
 from spec_core.models.weights import Weights
+from spec_core.tensors import zeros
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -47,7 +48,8 @@ class _Packer:
         lengths = [outputs * (1 + inputs) for outputs, inputs in block]
         first, each = np.cumsum([0, *lengths[:-1]]), sum(lengths)
         self.starts = first + each * np.arange(layers + 1)[:, None]
-        self.flat = torch.empty(int(self.starts[-1, 0]) + sizes.vocab * (1 + sizes.hidden))
+        count = int(self.starts[-1, 0]) + sizes.vocab * (1 + sizes.hidden)
+        self.flat = zeros((count,), torch.empty(0))
         self.norms: list[Tensor] = []
 
     def block(self, index: int, layer: Layer) -> None:

@@ -20,6 +20,7 @@ from spec_core.models.emitter import BYTES, FLOAT, INT, Emitter
 Array = NDArray[np.float32]
 LANES, HALF = 16, 8  # floats of a panel's row, and of the vectors along a head
 PANEL = LANES * BYTES
+SOON = 24 * PANEL  # how far ahead a panel that is read once brings itself nearer
 machine: Any = intrinsic  # what it makes is called with fewer arguments than it is written with
 
 
@@ -44,7 +45,7 @@ def panels(weight: Array, bias: Array | None) -> Array:
 def tile(rows: int, panels: int) -> Any:
     """x [rows, depth] times `panels` panels, each a row of biases and `depth` rows of weights.
 
-    From three rows on memory behind `near` is brought nearer meanwhile, `step` bytes per row of
+    From three rows on memory from `near` on is brought nearer meanwhile, `step` bytes per row of
     weights; with fewer the core itself runs far enough ahead.
     """
 
@@ -238,7 +239,7 @@ def _narrow(x, stride, rows, panel, depth, panels, out, width):  # type: ignore[
     while done < panels:
         many = done + together <= panels
         source, place = panel + done * size, out + done * PANEL
-        near = source + together * size
+        near = source + SOON
         if rows == 1 and many:
             _ONE4(x, stride, source, depth, place, width, near, PANEL)
         elif rows == 1:
@@ -263,13 +264,13 @@ def product(x, stride, rows, panel, depth, panels, out, width):  # type: ignore[
     if rows <= 3:
         return _narrow(x, stride, rows, panel, depth, panels, out, width)
     size, blocks = (depth + 1) * PANEL, (rows + 5) // 6
-    step = PANEL // blocks  # each block brings its share of the next panel
+    step = PANEL // blocks  # of several blocks each brings its share of the next panel
     for index in range(panels):
         source, done = panel + index * size, 0
         for left in range(blocks, 0, -1):
             take = (rows - done + left - 1) // left
             inputs, place = x + done * stride * BYTES, out + done * width * BYTES + index * PANEL
-            near = source + size + (blocks - left) * depth * step
+            near = source + (size + (blocks - left) * depth * step if blocks > 1 else SOON)
             if take == 6:
                 _SIX(inputs, stride, source, depth, place, width, near, step)
             elif take == 5:
