@@ -89,6 +89,10 @@ class MenuPolicy(Chosen):
         """The chosen plans."""
         if self.always is not None:
             return [self.menu.plans[self.always]] * observation.batch
+        if type(self.chooser) is Network and self.chooser.picks is not None:
+            choice = self.extractor.glance(observation, self.chooser.picks)
+            if choice is not None:
+                return [self.menu.plans[choice]]
         seen = observation if self.lagged else replace(observation, last=None)
         known = self.extractor.look(seen)
         if self.together:
@@ -133,11 +137,12 @@ class StopPolicy(Chosen):
     def levels(self) -> Doubt:  # type: ignore[override]
         """Where it is in doubt; drafting may ask a plain network by itself."""
         chooser = self.chooser
-        return self.judged if type(chooser) is Network and chooser.packed else self.doubt
+        plain = type(chooser) is Network and chooser.net is not None
+        return self.judged if plain else self.doubt
 
     def _judge(self) -> tuple:
         """The row of the only text, and the network, for machine code to ask."""
-        return self.extractor.rows, *self.chooser.packed  # type: ignore[attr-defined]
+        return self.extractor.rows, self.chooser.net  # type: ignore[attr-defined]
 
     def stop(self, level: LevelView) -> list[bool]:
         """Who stops now."""
