@@ -33,10 +33,16 @@ def ready() -> None:
     rows, numbers = np.zeros((1, len(FEATURES)), np.float32), np.zeros(16, np.float32)
     history, place = FRESH.copy(), numbers.ctypes.data
     follow(rows, 0, history, 1, 1, 1, 0.0, place, 0, 0, 1, 0, 0, 0, place, len(numbers), 0)
-    for logits in (numbers.reshape(1, 2, 8), numbers.reshape(1, 2, 8)[:, :, :7]):  # padded, too
-        along(rows, history, 1, 1, 0.0, numbers.reshape(1, 16)[:, :1], logits, 0, 0)
     fill(rows, 0, history, 1, 1, 1, 0.0, True)
     place_level(rows, 0, 1, 0.0, 0.0, 1.0, 1.0, place, len(numbers))
+    rehearse(along, len(FEATURES))
+
+
+def rehearse(move: Callable, size: int) -> None:
+    """The same of what is to take a glance at rows of that size."""
+    rows, logits = np.zeros((1, size), np.float32), np.zeros((1, 2, 8), np.float32)
+    for view in (logits, logits[:, :, :7]):  # rows may have room behind them
+        move(rows, FRESH.copy(), 1, 1, 0.0, np.zeros((1, 2), np.float32), view, 0, 0)
 
 
 class Extractor:
@@ -89,8 +95,11 @@ class Extractor:
                 self.rows[b, len(FEATURES) : self.size] = self.hidden.get(row, 0)
         return self.rows
 
-    def glance(self, observation: Observation, along: Callable) -> Any:
-        """What `along` says of the only text after a chain in the host's memory, or else None."""
+    def glance(self, observation: Observation, move: Callable) -> Any:
+        """What `along`, or who calls it, says of the only text after a chain, read where it is.
+
+        None: it is not so, or there is nothing new; then one has to look.
+        """
         last, rows = observation.last, observation.rows
         if last is None or type(last.tree) is not Line or type(last.scored) is not np.ndarray:
             return None
@@ -100,7 +109,7 @@ class Extractor:
         if last.rows != rows or len(self.rows) != 1:
             return None
         self.seen, self.places = last.path, {}
-        return along(
+        return move(
             self.rows, history, observation.lengths[0], observation.remaining[0],
             float(observation.temperature), last.tree.path, last.scored, last.accepted[0],
             last.bonus[0],

@@ -147,7 +147,7 @@ def follow(rows, b, history, length, remaining, batch, temperature, *source):  #
 
 @compiled
 def along(rows, history, length, remaining, temperature, scores, logits, hit, token):  # type: ignore[no-untyped-def]
-    """The same of the only text, after a chain; scores: [1, N] of it, logits: [1, N, V]."""
+    """The same of the only text, after a chain; scores: [1, N] of it, logits: [1, N, V]. 0."""
     _, nodes, size = logits.shape
     place = logits.ctypes.data + hit * logits.strides[1]
     chain = scores.ctypes.data, 0, 0, nodes, hit, hit, nodes - 1

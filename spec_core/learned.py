@@ -13,7 +13,7 @@ import numpy as np
 from spec_core import features as feature
 from spec_core.chooser import KINDS, Array, Chooser, Network
 from spec_core.doubt import ALWAYS, Doubt
-from spec_core.extractor import Extractor
+from spec_core.extractor import Extractor, rehearse
 from spec_core.menu import Menu, read_plan
 from spec_core.plan import Plan
 from spec_core.policy import FORMAT, Silent
@@ -84,6 +84,8 @@ class MenuPolicy(Chosen):
         self.check(len(menu))
         self.lagged = not set(getattr(chooser, "axes", [0])) <= feature.TIMELESS  # reads the past
         self.always: int | None = getattr(chooser, "constant", None)  # no need for features then
+        if type(chooser) is Network and chooser.picks is not None:
+            rehearse(chooser.picks, self.inputs)
 
     def plan(self, observation: Observation) -> list[Plan]:
         """The chosen plans."""
