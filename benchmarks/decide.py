@@ -30,7 +30,7 @@ from spec_core import (
 from spec_core.clock import Seconds
 from spec_core.doubt import ALWAYS, Doubt
 from spec_core.extractor import Extractor
-from spec_core.features import FEATURES, LEVEL_FEATURES, Array
+from spec_core.features import FEATURES, LEVEL_FEATURES
 from spec_core.learned import Chosen
 from spec_core.session import Observation, Outcome
 
@@ -68,23 +68,8 @@ class Watching(Fixed):
         return super().plan(observation)
 
 
-class Counting(Extractor):
-    """Counts its own microseconds."""
-
-    def __init__(self, room: int) -> None:
-        super().__init__(room=room)
-        self.spent: list[float] = []
-
-    def look(self, observation: Observation) -> Array:
-        start = perf_counter()
-        made = super().look(observation)
-        self.spent.append((perf_counter() - start) * 1e6)
-        return made
-
-
-def in_decode(pair: Pair, policy: Chosen, room: int = 0, repeats: int = 5) -> dict:
+def in_decode(pair: Pair, policy: Chosen, repeats: int = 5) -> dict:
     """A policy's microseconds per cycle within a decode, and its share of the seconds."""
-    policy.extractor = counting = Counting(room)
     decoder = SpeculativeDecoder(pair, policy)
     cycles, shares = list[Seconds](), list[float]()
     for repeat in range(1 + repeats):
@@ -96,12 +81,10 @@ def in_decode(pair: Pair, policy: Chosen, room: int = 0, repeats: int = 5) -> di
         for prompt in pick("test", 1):
             decoder.generate(prompt["prompt"], watch, max_new_tokens=48)
         if repeat == 0:  # the first one warms up
-            counting.spent.clear()
             continue
         cycles += found
         shares.append(sum(s.decide for s in found) / sum(s.total for s in found))
     return {
-        "features": quartiles(counting.spent),
         "policy": quartiles([seconds.decide * 1e6 for seconds in cycles]),
         "cycle": quartiles([seconds.total * 1e6 for seconds in cycles]),
         "share": quartiles(shares), "cycles": len(cycles), "repeats": repeats,
@@ -135,7 +118,7 @@ def questions(pair: Pair, repeats: int = 200) -> dict:
         name: (usual[name]["median"] - usual["none"]["median"]) / (LEVELS - 1)
         for name in cases if name != "none"
     }  # fmt: skip
-    quiet = in_decode(pair, policies["none"], room)
+    quiet = in_decode(pair, policies["none"])
     return {"not asked": quiet, "draft": usual, "per question": each, "repeats": repeats}
 
 

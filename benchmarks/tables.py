@@ -111,7 +111,6 @@ def decide() -> str:
     each = stop["per question"]
     rows = {
         **content["decision"], "features": content["features"],
-        "features, within a decode": there["features"],
         "all of a policy with a network of 64, within a decode": there["policy"],
         "the same, 64 and 64": content["64, 64 in a decode"]["policy"],
         "a policy that may stop levels, without a question": stop["not asked"]["policy"],

@@ -6,13 +6,16 @@ They know numpy only: a decision at batch 1 costs microseconds, and no learner i
 from __future__ import annotations
 
 from bisect import bisect
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 try:
+    from spec_core.judge import picks
     from spec_core.packed import Packed as Layers
 except ImportError:
     from spec_core.layers import Layers  # type: ignore[assignment]
@@ -79,9 +82,14 @@ class Network:
         return None if self.weights[0].any() else int(self.choose(self.weights[0][:1] * 0)[0])
 
     @property
-    def packed(self) -> tuple | None:
-        """What `packed.largest` wants of it, where there is machine code."""
-        return getattr(self._layers, "all", None)
+    def net(self) -> Choices | None:
+        """All of it in one array, as `packed` has it, where there is machine code."""
+        return getattr(self._layers, "net", None)
+
+    @cached_property
+    def picks(self) -> Callable | None:
+        """`judge.picks` of it, where there is machine code."""
+        return None if self.net is None else partial(picks, self.net)
 
     def scores(self, features: Array) -> Array:
         """One score per choice, [B, outputs]."""

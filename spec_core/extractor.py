@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spec_core.facts import at_hand, facts, source, stop_logits
-from spec_core.features import FEATURES, FRESH, Array, Wide, fill, follow, moved, place_level
+from spec_core.features import (
+    FEATURES,
+    FRESH,
+    Array,
+    Wide,
+    along,
+    fill,
+    follow,
+    moved,
+    place_level,
+)
+from spec_core.tree import Line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spec_core.session import Observation, Outcome
 
 
@@ -22,6 +35,14 @@ def ready() -> None:
     follow(rows, 0, history, 1, 1, 1, 0.0, place, 0, 0, 1, 0, 0, 0, place, len(numbers), 0)
     fill(rows, 0, history, 1, 1, 1, 0.0, True)
     place_level(rows, 0, 1, 0.0, 0.0, 1.0, 1.0, place, len(numbers))
+    rehearse(along, len(FEATURES))
+
+
+def rehearse(move: Callable, size: int) -> None:
+    """The same of what is to take a glance at rows of that size."""
+    rows, logits = np.zeros((1, size), np.float32), np.zeros((1, 2, 8), np.float32)
+    for view in (logits, logits[:, :, :7]):  # rows may have room behind them
+        move(rows, FRESH.copy(), 1, 1, 0.0, np.zeros((1, 2), np.float32), view, 0, 0)
 
 
 class Extractor:
@@ -52,6 +73,8 @@ class Extractor:
 
     def look(self, observation: Observation) -> Array:
         """The same and the room behind them, [B, size + room], until somebody looks again."""
+        if self.glance(observation, along) is not None:
+            return self.rows
         last = observation.last
         if last is None:
             self.requests, self.hidden, self.near, self.places = {}, {}, None, {}
@@ -71,6 +94,26 @@ class Extractor:
             if self.projections:
                 self.rows[b, len(FEATURES) : self.size] = self.hidden.get(row, 0)
         return self.rows
+
+    def glance(self, observation: Observation, move: Callable) -> Any:
+        """What `along`, or who calls it, says of the only text after a chain, read where it is.
+
+        None: it is not so, or there is nothing new; then one has to look.
+        """
+        last, rows = observation.last, observation.rows
+        if last is None or type(last.tree) is not Line or type(last.scored) is not np.ndarray:
+            return None
+        history = self.requests.get(rows[0])
+        if history is None or last.path is self.seen or self.projections:
+            return None
+        if last.rows != rows or len(self.rows) != 1:
+            return None
+        self.seen, self.places = last.path, {}
+        return move(
+            self.rows, history, observation.lengths[0], observation.remaining[0],
+            float(observation.temperature), last.tree.path, last.scored, last.accepted[0],
+            last.bonus[0],
+        )  # fmt: skip
 
     def _learn(self, outcome: Outcome) -> dict[int, int]:
         """The requests whose histories are moved on when they are looked at: their places."""

@@ -145,6 +145,16 @@ def follow(rows, b, history, length, remaining, batch, temperature, *source):  #
     fill(rows, b, history, length, remaining, batch, temperature, False)
 
 
+@compiled
+def along(rows, history, length, remaining, temperature, scores, logits, hit, token):  # type: ignore[no-untyped-def]
+    """The same of the only text, after a chain; scores: [1, N] of it, logits: [1, N, V]. 0."""
+    _, nodes, size = logits.shape
+    place = logits.ctypes.data + hit * logits.strides[1]
+    chain = scores.ctypes.data, 0, 0, nodes, hit, hit, nodes - 1
+    follow(rows, 0, history, length, remaining, 1, temperature, *chain, place, size, token)
+    return 0
+
+
 def fresh(batch: int) -> Wide:
     """The histories [B, HISTORY] of texts that have not begun."""
     return np.tile(FRESH, (batch, 1))

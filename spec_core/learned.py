@@ -13,7 +13,7 @@ import numpy as np
 from spec_core import features as feature
 from spec_core.chooser import KINDS, Array, Chooser, Network
 from spec_core.doubt import ALWAYS, Doubt
-from spec_core.extractor import Extractor
+from spec_core.extractor import Extractor, rehearse
 from spec_core.menu import Menu, read_plan
 from spec_core.plan import Plan
 from spec_core.policy import FORMAT, Silent
@@ -84,11 +84,17 @@ class MenuPolicy(Chosen):
         self.check(len(menu))
         self.lagged = not set(getattr(chooser, "axes", [0])) <= feature.TIMELESS  # reads the past
         self.always: int | None = getattr(chooser, "constant", None)  # no need for features then
+        if type(chooser) is Network and chooser.picks is not None:
+            rehearse(chooser.picks, self.inputs)
 
     def plan(self, observation: Observation) -> list[Plan]:
         """The chosen plans."""
         if self.always is not None:
             return [self.menu.plans[self.always]] * observation.batch
+        if type(self.chooser) is Network and self.chooser.picks is not None:
+            choice = self.extractor.glance(observation, self.chooser.picks)
+            if choice is not None:
+                return [self.menu.plans[choice]]
         seen = observation if self.lagged else replace(observation, last=None)
         known = self.extractor.look(seen)
         if self.together:
@@ -133,11 +139,12 @@ class StopPolicy(Chosen):
     def levels(self) -> Doubt:  # type: ignore[override]
         """Where it is in doubt; drafting may ask a plain network by itself."""
         chooser = self.chooser
-        return self.judged if type(chooser) is Network and chooser.packed else self.doubt
+        plain = type(chooser) is Network and chooser.net is not None
+        return self.judged if plain else self.doubt
 
     def _judge(self) -> tuple:
         """The row of the only text, and the network, for machine code to ask."""
-        return self.extractor.rows, *self.chooser.packed  # type: ignore[attr-defined]
+        return self.extractor.rows, self.chooser.net  # type: ignore[attr-defined]
 
     def stop(self, level: LevelView) -> list[bool]:
         """Who stops now."""

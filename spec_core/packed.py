@@ -15,8 +15,13 @@ from numpy.typing import NDArray
 
 from spec_core.models.emitter import BYTES, Emitter
 from spec_core.models.tiles import LANES, compiled, panels, product
+from spec_core.quick import floats
 
 Array = NDArray[np.float32]
+# A network is one array, since each takes its time to hand over in cold caches: how many layers,
+# whether tanh, at which byte the room for a row's outputs begins; the layers' inputs and the last
+# one's outputs; then, as floats, the layers in panels, and the room.
+HEAD = 3
 
 
 def _bend(bent: Callable) -> Any:
@@ -51,32 +56,32 @@ _relu = _bend(lambda e, x: e.call("maxnum", x, e.same(0.0)))
 
 
 @compiled
-def outputs(x, rows, numbers, sizes, tanh, room):  # type: ignore[no-untyped-def]
-    """Write each layer's outputs into room, one after the other; where the last ones begin."""
-    numbers, out, start = numbers.ctypes.data, room.ctypes.data, 0
-    stride = sizes[0]
-    for i in range(len(sizes) - 1):
+def outputs(x, rows, net, room):  # type: ignore[no-untyped-def]
+    """Write each layer's outputs to room, one after the other; where the last ones begin."""
+    layers, tanh, sizes = net[0], net[1] > 0, net[HEAD:]
+    numbers, start, stride = net.ctypes.data + 8 * (HEAD + 1 + layers), 0, sizes[0]
+    for i in range(layers):
         if i and tanh:
             _tanh(x, rows * stride)
         elif i:
             _relu(x, rows * stride)
         panels = (sizes[i + 1] + LANES - 1) // LANES
-        product(x, stride, rows, numbers, sizes[i], panels, out + start * BYTES, panels * LANES)
+        product(x, stride, rows, numbers, sizes[i], panels, room + start * BYTES, panels * LANES)
         numbers += panels * LANES * (1 + sizes[i]) * BYTES
-        x, stride = out + start * BYTES, panels * LANES
+        x, stride = room + start * BYTES, panels * LANES
         start += rows * stride
     return start - rows * stride
 
 
 @compiled
-def largest(features, b, numbers, sizes, tanh, room):  # type: ignore[no-untyped-def]
+def largest(features, b, net):  # type: ignore[no-untyped-def]
     """The largest output of a row."""
-    assert features.shape[1] == sizes[0] and features.strides[1] == BYTES
-    row = features.ctypes.data + b * features.strides[0]
-    start = outputs(row, 1, numbers, sizes, tanh, room)
-    best = 0
-    for i in range(sizes[-1]):
-        if room[start + i] > room[start + best]:
+    assert features.shape[1] == net[HEAD] and features.strides[1] == BYTES
+    row, room = features.ctypes.data + b * features.strides[0], net.ctypes.data + net[2]
+    last, best = net[HEAD + net[0]], 0
+    scores = floats(room + outputs(row, 1, net, room) * BYTES, last)
+    for i in range(last):
+        if scores[i] > scores[best]:
             best = i
     return best
 
@@ -86,21 +91,22 @@ class Packed:
 
     def __init__(self, weights: list[Array], biases: list[Array], tanh: bool) -> None:
         parts = [panels(w, b) for w, b in zip(weights, biases, strict=True)]
-        sizes = np.array([weights[0].shape[1], *map(len, biases)])
-        self.parts = np.concatenate(parts), sizes, tanh
+        self.sizes = [weights[0].shape[1], *map(len, biases)]
         self.width = int(sum(-len(b) // LANES * -LANES for b in biases))
-        self.room = np.empty(self.width, np.float32)
-        self.all = *self.parts, self.room
-        self.best(np.zeros((1, sizes[0]), np.float32))  # the code is at hand before a clock runs
+        numbers = np.concatenate([*parts, np.zeros(self.width, np.float32)])
+        end = 8 * (HEAD + len(self.sizes)) + BYTES * (len(numbers) - self.width)
+        head = np.array([len(parts), tanh, end, *self.sizes])
+        self.net = np.concatenate((head, numbers.view(np.int64)))  # whole vectors: an even number
+        self.best(np.zeros((1, self.sizes[0]), np.float32))  # the code is at hand before a clock
 
     def scores(self, features: Array) -> Array:
         """The outputs [B, out] of rows [B, in]."""
-        rows, sizes = len(features), self.parts[1]
+        rows = len(features)
         features = np.ascontiguousarray(features, np.float32)
         room = np.empty(rows * self.width, np.float32)
-        start = outputs(features.ctypes.data, rows, *self.parts, room)
-        return room[start:].reshape(rows, -1)[:, : sizes[-1]]
+        start = outputs(features.ctypes.data, rows, self.net, room.ctypes.data)
+        return room[start:].reshape(rows, -1)[:, : self.sizes[-1]]
 
     def best(self, features: Array) -> list[int]:
         """Each row's largest output."""
-        return [largest(features, b, *self.parts, self.room) for b in range(len(features))]
+        return [largest(features, b, self.net) for b in range(len(features))]

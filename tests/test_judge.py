@@ -1,4 +1,4 @@
-"""A stop policy's network asked within drafting, against the same policy asked by Python."""
+"""A policy's network asked where its features are made, against the same one asked by Python."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import pair_of
 
-from spec_core import Network, Plan, SpeculativeDecoder, StopPolicy
+from spec_core import Menu, MenuPolicy, Network, Plan, SpeculativeDecoder, StopPolicy
 from spec_core.doubt import Doubt
 from spec_core.features import FEATURES, LEVEL_FEATURES
 
 pytest.importorskip("numba")
 WIDTH = len(FEATURES) + len(LEVEL_FEATURES)
+MENU = Menu.of(["ar", "chain-1", "chain-3", "chain-8@0.05", "beam-3x2n5"])
 BANDS = st.sampled_from([Doubt(), Doubt(0.02, 0.5), Doubt(0.3, 1.0), Doubt(0.0, 0.2)])
 
 
@@ -31,10 +32,12 @@ class Asked(StopPolicy):
         return super().stop(level)
 
 
-def network(seed: int) -> Network:
+def network(seed: int, inputs: int = WIDTH, outputs: int = 2) -> Network:
     """Random layers, as likely to stop as not."""
-    chance, sizes = np.random.default_rng(seed), (WIDTH, 16, 2)
-    weights = [chance.normal(size=size).astype(np.float32) for size in ((16, WIDTH), (2, 16))]
+    chance, sizes = np.random.default_rng(seed), (inputs, 16, outputs)
+    weights = [
+        chance.normal(size=size).astype(np.float32) for size in ((16, inputs), (outputs, 16))
+    ]
     return Network(weights, [np.zeros(size, np.float32) for size in sizes[1:]])
 
 
@@ -75,3 +78,31 @@ def test_judges_stop_drafts_somewhere_and_python_is_asked_where_there_is_none():
     tree = Asked(Plan(4, 2, budget=7), network(0))  # a tree's levels are asked about
     told(tree, 0.0)
     assert tree.questions > 0
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 999), st.sampled_from([0.0, 1.0]), st.booleans(), st.integers(1, 2))
+def test_a_menu_is_picked_from_as_python_picks(seed, temperature, together, batch):
+    """After chains and trees, for one text or several, of which one ends first."""
+    decoder, found = SpeculativeDecoder(pair_of("near")), []
+    like = network(seed, len(FEATURES), len(MENU))
+    for kind in (Network, Other):
+        policy = MenuPolicy(MENU, kind(like.weights, like.biases), together=together)
+        decoder.policy, plans = policy, []
+        for prompt in ([3, 1, 4], [1]):  # the policy is not made anew for a text
+            decoder.generate(
+                [prompt, [5]][:batch], lambda outcome, plans=plans: plans.append(outcome.plans),
+                max_new_tokens=40, temperature=temperature, seed=seed,
+            )  # fmt: skip
+        found.append((plans, policy.extractor.requests[0].tobytes()))
+    assert found[0] == found[1]
+
+
+def test_python_is_asked_at_a_texts_beginning_only(monkeypatch):
+    asked, cycles, decide = [], [], Network.decide
+    monkeypatch.setattr(Network, "decide", lambda self, x: asked.append(len(x)) or decide(self, x))
+    chains = Menu.of(["ar", "chain-3", "chain-8@0.05"])
+    policy = MenuPolicy(chains, network(1, len(FEATURES), len(chains)))
+    decoder = SpeculativeDecoder(pair_of("near"), policy)
+    decoder.generate([[3, 1, 4]], cycles.append, max_new_tokens=40)
+    assert asked == [1, 1] and len(cycles) > 5

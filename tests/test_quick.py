@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spec_core.chooser import Length, Network, Table
 from spec_core.facts import Facts, drawn, read, told
-from spec_core.features import FEATURES, FRESH, HISTORY, fill, follow, known, moved
+from spec_core.features import FEATURES, FRESH, HISTORY, along, fill, follow, known, moved
 from spec_core.layers import Layers
 from spec_core.quick import compiled, masses
 
@@ -103,6 +103,21 @@ def test_a_row_is_filled_with_history_and_context(length, remaining, batch, firs
     right = [*history, *known(length, remaining, math.log2(batch), 0.5, first)]
     assert np.array_equal(rows[1, : len(FEATURES)], np.array(right, np.float32))
     assert (rows[[0, 2]] == 7).all() and (rows[:, len(FEATURES) :] == 7).all()
+
+
+@given(st.lists(st.floats(-9, 0, width=32), min_size=1, max_size=9), logits(), st.booleans(), seeds)
+def test_a_chain_is_followed_by_the_same_bits_from_arrays(scores, row, padded, seed):
+    """With and without room behind the rows of logits."""
+    nodes, chance = len(scores), np.random.default_rng(seed)
+    path, hit = np.array([[0.0, *scores[1:]]], np.float32), int(chance.integers(nodes))
+    room = np.stack([chance.permutation(row) for _ in range(nodes)])[None]
+    logits = np.pad(room, ((0, 0), (0, 0), (0, 3)))[:, :, : len(row)] if padded else room
+    rows, mine = np.zeros((2, 1, len(FEATURES)), np.float32), np.tile(FRESH, (2, 1))
+    where = address(path, room[0, hit])
+    source = where[0], 0, 0, nodes, hit, hit, nodes - 1, where[1], len(row), seed % len(row)
+    follow(rows[0], 0, mine[0], 5, 6, 1, 0.5, *source)
+    along(rows[1], mine[1], 5, 6, 0.5, path, logits, hit, seed % len(row))
+    assert mine[0].tobytes() == mine[1].tobytes() and rows[0].tobytes() == rows[1].tobytes()
 
 
 sizes = st.lists(st.integers(1, 40), min_size=2, max_size=4)

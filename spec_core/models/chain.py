@@ -57,7 +57,7 @@ def chain(tokens, first, noise, levels, ranking, halt, judge, placed, place, arr
         found[level], scores[level], depth = tokens[0, 0], path, depth + 1
         reach = 1.0 * path
         if not reach > bar:
-            if not len(judge[2]) or level + 1 == levels or not low <= reach <= high:
+            if not len(judge[1]) or level + 1 == levels or not low <= reach <= high:
                 break
             if ends(judge, depth, before, reach, total, logs[0, 0]):
                 break
