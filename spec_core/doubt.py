@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# Numbers to judge by, [1, N], and a network (`spec_core.packed`), or a 0 where they are `bars`.
+Judge = tuple[np.ndarray, np.ndarray]
 LEAST = 1e-8  # smaller path probabilities are taken for 0: level features end there
 
 
@@ -74,6 +76,12 @@ class Halt(NamedTuple):
     high: float = 0.0  # to here
     total: float = 0.0  # chances of the levels so far, summed
     judge: Callable[[], Any] | None = None
+
+
+def bars(least: float, most: float) -> Judge:
+    """A judge that ends a chain behind a token of a log probability below `least`, or drawn with
+    more entropy than `most`."""
+    return np.array([[least, most]], np.float32), np.zeros(1, np.int64)
 
 
 def _log(probability: float) -> float:

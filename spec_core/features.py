@@ -206,12 +206,18 @@ def fill_level(rows: Array, level: LevelView) -> None:
 
 
 @compiled
+def entropy(logs, size):  # type: ignore[no-untyped-def]
+    """Of a distribution, in nats; logs: where its logits or log probabilities are."""
+    _, _, weight, cross = masses(floats(logs, size))
+    return math.log(weight) - cross / weight
+
+
+@compiled
 def place_level(rows, b, depth, best, before, mass, total, logs, size):  # type: ignore[no-untyped-def]
     """Write a sequence's features after a level; logs: the draft's behind its best path."""
     step = max(best - before, -20.0) if before > -math.inf else -20.0
-    _, _, weight, cross = masses(floats(logs, size))
-    entropy = math.log(weight) - cross / weight
-    numbers = (depth / 8, max(best, -20.0) / 4, step / 4, mass, total / 8, entropy / 4)
+    doubt = entropy(logs, size)
+    numbers = (depth / 8, max(best, -20.0) / 4, step / 4, mass, total / 8, doubt / 4)
     for i, number in enumerate(numbers):
         rows[b, rows.shape[1] - len(numbers) + i] = number
 

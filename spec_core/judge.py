@@ -1,7 +1,7 @@
-"""A policy's network where its features are made, without leaving the machine code between.
+"""Policies asked without leaving the machine code: networks where their features are made.
 
 A menu's is asked once a cycle; one that stops drafts within them, after a level: it reads what
-`StopPolicy.stop` reads, and answers with the same bits.
+`StopPolicy.stop` reads, and answers with the same bits. So do rules that are two bars.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import math
 
 import numpy as np
 
-from spec_core.features import along, place_level
+from spec_core.doubt import Judge
+from spec_core.features import along, entropy, place_level
 from spec_core.packed import largest
 from spec_core.quick import compiled
 
-# A policy's row of features with room for a level's, and its network as `packed` has it.
-Judge = tuple[np.ndarray, np.ndarray]
 NOBODY: Judge = np.empty((1, 0), np.float32), np.empty(0, np.int64)
 
 
@@ -28,8 +27,16 @@ def picks(net, rows, *seen):  # type: ignore[no-untyped-def]
 
 @compiled
 def ends(judge, depth, before, path, total, logs):  # type: ignore[no-untyped-def]
-    """Whether a chain's level is the last; path, before: its score and that of the level above."""
+    """Whether a chain's level is the last; path, before: its score and that of the level above.
+
+    judge: a policy's row of features with room for a level's, and its network; or bars.
+    """
     row, net = judge
+    if not net[0]:
+        least, most = row[0, 0], row[0, 1]
+        if path - before < least:
+            return True
+        return most < math.inf and entropy(logs.ctypes.data, len(logs)) > most
     mass = math.exp(path)
     place_level(row, 0, depth, path, before, mass, total + mass, logs.ctypes.data, len(logs))
     return largest(row, 0, net) == 1

@@ -28,11 +28,6 @@ class LevelView:
     asked: list[bool] = field(default_factory=list)  # [B] whose answers count
 
     @property
-    def entropy(self) -> Tensor:
-        """Of the draft's distributions behind this level, in nats, [B, width]."""
-        return -(self.logs.exp() * self.logs).nan_to_num(0.0).sum(-1)
-
-    @property
     def near(self) -> Any:
         """The logs in the host's memory, a tensor or an array."""
         return self.logs if self.logs.is_cpu else self.logs.cpu()

@@ -58,7 +58,7 @@ class Asks:
 
     def stop(self, level):
         mask = self.rule.stop(level)
-        self.answers += mask.tolist()
+        self.answers += list(map(bool, mask))
         return mask
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import pair_of
 
+from policies.rules.doubt import Confidence, Entropy
 from spec_core import Menu, MenuPolicy, Network, Plan, SpeculativeDecoder, StopPolicy
 from spec_core.doubt import Doubt
 from spec_core.features import FEATURES, LEVEL_FEATURES
@@ -66,6 +67,30 @@ def test_the_judge_says_what_the_policy_says(seed, doubt, temperature, threshold
     assert judged.levels.judge is not None and asked.levels.judge is None
     assert told(judged, temperature) == told(asked, temperature)
     assert judged.questions == 0
+
+
+RULES = st.one_of(
+    st.builds(Entropy, st.floats(0, 2), st.integers(2, 9)),
+    st.builds(Confidence, st.floats(0, 1), st.integers(2, 9)),
+)
+
+
+@settings(max_examples=25)
+@given(RULES, st.sampled_from([0.0, 1.0]))
+def test_rules_that_are_bars_are_judged_as_they_answer(rule, temperature):
+    judged = told(rule, temperature)
+    rule.levels = True  # now every level is asked about
+    with pytest.MonkeyPatch.context() as patch:
+        answers, stop = [], rule.stop
+        patch.setattr(rule, "stop", lambda level: answers.append(stop(level)) or answers[-1])
+        assert told(rule, temperature) == judged
+    assert answers or rule.plan_.depth < 2
+
+
+def test_bars_end_drafts_early_and_late():
+    for rules in ([Entropy(t, 8) for t in (0, 2, 9)], [Confidence(t, 8) for t in (0, 0.1, 1)]):
+        lengths = {drafted[0] for rule in rules for _, drafted, *_ in told(rule, 0.0)}
+        assert {1, 8} < lengths
 
 
 def test_judges_stop_drafts_somewhere_and_python_is_asked_where_there_is_none():

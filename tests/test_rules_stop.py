@@ -42,7 +42,7 @@ def asked(rule, pool: list[torch.Tensor], width: int = 1) -> list[list[bool]]:
     rule.plan(observation(batch))
     logs = torch.zeros(batch, width, 3)
     views = [LevelView(d, pool[d], width, pool[: d + 1], logs) for d in range(1, len(pool))]
-    return [rule.stop(view).tolist() for view in views]
+    return [list(map(bool, rule.stop(view))) for view in views]
 
 
 def probabilities(pool: list[torch.Tensor], row: int, depth: int) -> list[float]:
@@ -90,9 +90,9 @@ def test_svip_stops_behind_a_doubtful_token(weights):
     q = torch.tensor(weights, dtype=torch.float64)
     q = q / q.sum(1, keepdim=True)
     scores = q.amax(1, keepdim=True).log()
-    view = LevelView(1, scores, 1, [torch.zeros(len(q), 1), scores], q.log()[:, None])
+    view = LevelView(1, scores, 1, [torch.zeros(len(q), 1), scores], q.log().float()[:, None])
     rule = make_rule("svip", threshold=1.1)
-    for row, stopped in zip(q.tolist(), rule.stop(view).tolist(), strict=True):
+    for row, stopped in zip(q.tolist(), rule.stop(view), strict=True):
         doubt = math.sqrt(-sum(x * math.log(x) for x in row))
         assert abs(doubt - 1.1) < 1e-6 or stopped == (doubt > 1.1)
 
