@@ -19,21 +19,20 @@ BINS = 4
 
 
 class Watched:
-    """A chooser that keeps what it read and chose; nothing to watch for other policies."""
+    """A policy's chooser within a `with`: keeps what it read and chose."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: MenuPolicy) -> None:
         self.policy = policy
-        self.inner: Any = getattr(policy, "chooser", None)
+        self.inner: Any = policy.chooser
         self.features: list[np.ndarray] = []
         self.choices: list[np.ndarray] = []
 
-    @classmethod
-    def over(cls, policy: Policy) -> Watched:
-        """Watch a policy from now on."""
-        watcher = cls(policy)
-        if isinstance(policy, MenuPolicy):
-            policy.chooser = watcher
-        return watcher
+    def __enter__(self) -> Watched:
+        self.policy.chooser = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.policy.chooser = self.inner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -45,19 +44,23 @@ class Watched:
         self.choices.append(np.array(choice))
         return choice
 
-    def clear(self) -> None:
-        """Forget what was kept."""
-        self.features, self.choices = [], []
 
-    def release(self) -> None:
-        """Put the chooser back."""
-        if isinstance(self.policy, MenuPolicy):
-            self.policy.chooser = self.inner
+def decided(
+    bench: Bench, policies: dict[str, Policy], prompts: list[Prompt]
+) -> dict[str, list[dict[str, Any]]]:
+    """What each menu policy with a choice chooses, in runs of its own: watching takes time."""
+    found = {}
+    for name, policy in policies.items():
+        if isinstance(policy, MenuPolicy) and policy.always is None:
+            with Watched(policy) as watcher:
+                for batch in bench.batches(prompts):
+                    bench.run(policy, batch)
+            found[name] = shares(watcher)
+    return found
 
 
 def shares(watcher: Watched) -> list[dict[str, Any]]:
     """Per shown feature: quantile bins and each plan's share of the choices in them."""
-    assert isinstance(watcher.policy, MenuPolicy)
     features, choices = np.concatenate(watcher.features), np.concatenate(watcher.choices)
     names = watcher.policy.menu.names
     return [_by_bin(name, features[:, feature.NAMES.index(name)], choices, names) for name in SHOWN]

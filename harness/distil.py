@@ -62,12 +62,12 @@ def content(table: Table, menu: Menu, agreement: float) -> dict[str, Any]:
 
 def decisions(policy: MenuPolicy, batches: tuple[int, ...] = (1, 4, 16)) -> Watched:
     """What the policy read and chose on dev prompts of the embedded pair, at several loads."""
-    pair, watcher = load_pair(), Watched.over(policy)
-    for size in batches:
-        bench = Bench(pair, Workload(batch_size=size, max_new_tokens=64))
-        bench.run(policy, spread(embedded.prompts("dev"), 3)[:size])
-        bench.run(policy, spread(embedded.prompts("dev"), 6)[-size:])
-    watcher.release()
+    pair = load_pair()
+    with Watched(policy) as watcher:
+        for size in batches:
+            bench = Bench(pair, Workload(batch_size=size, max_new_tokens=64))
+            bench.run(policy, spread(embedded.prompts("dev"), 3)[:size])
+            bench.run(policy, spread(embedded.prompts("dev"), 6)[-size:])
     return watcher
 
 

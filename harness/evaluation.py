@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.decisions import Watched, drawn, shares
+from envs.prompts import spread
+from harness.decisions import decided, drawn
 from spec_core.decoder import Generation, SpeculativeDecoder
 from spec_core.pair import Pair
 from spec_core.policy import Policy
@@ -17,6 +18,7 @@ from spec_core.verifiers.base import Verifier
 
 Row = dict[str, Any]
 Prompt = dict[str, str]
+WATCHED = 3  # prompts per domain whose decisions are shown
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,13 @@ def evaluate(
     """Rows of every policy and prompt, what learned policies chose, and some drawn trees."""
     if not prompts:
         raise ValueError("there are no prompts to evaluate on")
-    watched = {name: Watched.over(policy) for name, policy in policies.items()}
     for policy in policies.values():  # caches and lazy imports are not the first prompt's
         bench.run(policy, bench.batches(prompts)[0])
-    for watcher in watched.values():
-        watcher.clear()
     rows: list[Row] = []
     for name, batch, made, repeat in interleaved(bench, policies, prompts, repeats, seed):
         rows += rows_of(name, batch, made, repeat)
         tick()
-    decisions = {name: shares(watcher) for name, watcher in watched.items() if watcher.choices}
-    for watcher in watched.values():
-        watcher.release()
+    decisions = decided(bench, policies, spread(prompts, WATCHED))
     trees = [drawn(bench, name, policy, prompts[0]) for name, policy in policies.items()]
     return {"rows": rows, "decisions": decisions, "trees": [tree for tree in trees if tree]}
 

@@ -16,6 +16,7 @@ from spec_core.plan import Plan
 from spec_core.policy import Silent
 
 if TYPE_CHECKING:
+    from spec_core.doubt import Doubt
     from spec_core.session import Observation
 
 Array = NDArray[np.float64]
@@ -60,7 +61,7 @@ class Rule(Silent):
 class ChainRule(Rule):
     """A chain that ends behind the first token which the rule doubts."""
 
-    levels = True
+    levels: bool | Doubt = True
 
     def __init__(self, depth: int) -> None:
         super().__init__(planned(depth=depth, budget=depth + 1))
