@@ -62,6 +62,7 @@ class Trainer:
         self.learner, self.env, self.static, self.bench, self.dev = learner, env, static, bench, dev
         self.budget, self.folder, self.logger, self.bar = budget, folder, logger, bar
         self.elapsed, self.probed, self.best = 0.0, 0.0, 0.0  # best: speed over the static's
+        self.begun = learner.steps  # it may have learned elsewhere; those steps are not counted
         self.clock, self.stopping = time.monotonic(), False
         self.saved = self.told = -SAVE_EVERY  # when that was last done, in seconds of learning
         self._resume()
@@ -73,12 +74,14 @@ class Trainer:
         self.learner.restore(saved / "learner")
         clock = RunFolder(saved).read("trainer.json")
         self.elapsed, self.probed, self.best = clock["elapsed"], clock["probed"], clock["best"]
+        self.begun = clock["begun"]
         if hasattr(self.env, "restore"):
             self.env.restore(clock["env"])
 
     def save(self) -> None:
         """Everything that a resumed run needs, whole or not at all."""
         clock = {"elapsed": self.elapsed, "probed": self.probed, "best": self.best}
+        clock["begun"] = self.begun
         clock["env"] = self.env.state() if hasattr(self.env, "state") else {}
         with self.folder.replacing("state") as state:
             self.learner.save(state / "learner")
@@ -101,7 +104,7 @@ class Trainer:
             self.stopping = stop()
             return not self.stopping and self.elapsed < 60 * self.budget.minutes
 
-        self.learner.learn(self.env, self.budget.steps, watch)
+        self.learner.learn(self.env, self.begun + self.budget.steps, watch)
         self._tick()
         self.save()
         if self.stopping:

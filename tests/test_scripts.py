@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -137,6 +138,10 @@ def test_a_live_learner_starts_from_recordings(tmp_path, env):
     done = run("train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "pretrained" / "learner.pt").exists() == (env == "live")
+    with (tmp_path / "run" / "metrics.csv").open() as lines:
+        steps = [int(row["env_step"]) for row in csv.DictReader(lines)]
+    begun = json.loads((tmp_path / "run" / "state" / "trainer.json").read_text())["begun"]
+    assert (begun > 0) == (env == "live") and steps[-1] > begun  # and then it learned
 
 
 @pytest.mark.slow
