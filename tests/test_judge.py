@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from small import pair_of
 
 from policies.rules.doubt import Confidence, Entropy
+from policies.rules.opt_tree import OptTree
 from spec_core import Menu, MenuPolicy, Network, Plan, SpeculativeDecoder, StopPolicy
 from spec_core.doubt import Doubt
 from spec_core.features import FEATURES, LEVEL_FEATURES
@@ -72,12 +73,13 @@ def test_the_judge_says_what_the_policy_says(seed, doubt, temperature, threshold
 RULES = st.one_of(
     st.builds(Entropy, st.floats(0, 2), st.integers(2, 9)),
     st.builds(Confidence, st.floats(0, 1), st.integers(2, 9)),
+    st.builds(OptTree, st.just(12), st.floats(0, 1), st.integers(2, 9), st.just(1)),
 )
 
 
 @settings(max_examples=25)
 @given(RULES, st.sampled_from([0.0, 1.0]))
-def test_rules_that_are_bars_are_judged_as_they_answer(rule, temperature):
+def test_rules_of_chains_end_drafts_as_they_would_answer(rule, temperature):
     judged = told(rule, temperature)
     rule.levels = True  # now every level is asked about
     with pytest.MonkeyPatch.context() as patch:

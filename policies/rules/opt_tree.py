@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from policies.rules.base import Array, Rule, host, planned
+from spec_core.doubt import ALWAYS, Doubt
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
@@ -24,8 +25,6 @@ class OptTree(Rule):
     wide as the budget (width 0).
     """
 
-    levels = True
-
     def __init__(
         self, budget: int = 51, delta: float = 0.5, depth: int = 10, width: int = 0
     ) -> None:
@@ -33,6 +32,9 @@ class OptTree(Rule):
         super().__init__(planned(depth=depth, width=width or max(nodes, 1), budget=budget))
         assert nodes >= 1, "the budget counts the root: give at least 2"
         self.nodes, self.delta = nodes, delta
+        self.levels = ALWAYS
+        if width == 1 and depth <= nodes and 0 <= delta <= 1:
+            self.levels = Doubt(delta, delta)  # a chain's E grows by its path's probability
         self.best: Array = np.zeros((0, nodes))  # [B, nodes] the best path probabilities so far
 
     def plan(self, observation: Observation) -> list[Plan]:
