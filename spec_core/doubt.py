@@ -79,8 +79,7 @@ class Halt(NamedTuple):
 
 
 def bars(least: float, most: float) -> Judge:
-    """A judge that ends a chain behind a token of a log probability below `least`, or drawn with
-    more entropy than `most`."""
+    """A judge that ends a chain behind a token of a log below `least` or of more entropy."""
     return np.array([[least, most]], np.float32), np.zeros(1, np.int64)
 
 

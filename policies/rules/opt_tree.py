@@ -32,9 +32,8 @@ class OptTree(Rule):
         super().__init__(planned(depth=depth, width=width or max(nodes, 1), budget=budget))
         assert nodes >= 1, "the budget counts the root: give at least 2"
         self.nodes, self.delta = nodes, delta
-        self.levels = ALWAYS
-        if width == 1 and depth <= nodes and 0 <= delta <= 1:
-            self.levels = Doubt(delta, delta)  # a chain's E grows by its path's probability
+        chain = width == 1 and depth <= nodes and 0 <= delta <= 1  # E grows by its probability
+        self.levels = Doubt(delta, delta) if chain else ALWAYS
         self.best: Array = np.zeros((0, nodes))  # [B, nodes] the best path probabilities so far
 
     def plan(self, observation: Observation) -> list[Plan]:
