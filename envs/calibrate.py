@@ -35,6 +35,7 @@ COARSE = (24, 32, 48, 64, 96, 128, 192)
 BATCHES = [1, 4, 16, 64]
 LARGE = 8  # batches from here on are measured at some sizes only, the others cost the next larger
 QUESTIONS = 6
+PERIOD = 16  # tokens after which a text repeats itself
 FEW = (1, 2, 3, 4, 5, 7, 9, 13, 17)
 KINDS = {
     "draft": ("batches", "contexts", "widths", "levels"),
@@ -87,6 +88,13 @@ def measurements(stand: Stand, shapes: list[Shape], nodes: list[int]) -> dict[Ke
     return {key: partial(stand.undone, measure) for key, measure in made.items()}
 
 
+def _recalling(pair: Pair, context: int, temperature: float) -> Measure:
+    """A draft behind a text that repeats itself."""
+    text = [i % PERIOD for i in range(context)]
+    stand = Stand(pair, [text], QUESTIONS + 2, temperature)
+    return partial(stand.undone, partial(stand.draft, Plan(QUESTIONS)))
+
+
 def few(sizes: list[int], batch: int) -> list[int]:
     """The sizes to measure at a batch size: the largest always."""
     return [n for n in sizes if batch < LARGE or n in FEW or n == max(sizes)]
@@ -121,6 +129,8 @@ def measure(
         cells, most = dict[Key, Measure](), max(QUESTIONS + 2, *sizes["nodes"])
         for stand in stands(pair, batch, sizes["contexts"], most, temperature):
             cells |= measurements(stand, drafts, sizes["nodes"])
+        if batch == 1 and pair.recalls:
+            cells["recall",] = _recalling(pair, sizes["contexts"][0], temperature)
         rounds = Rounds(cells, said, start, spent + max(seconds - spent, 0) / left)
         found |= rounds.run(repeats)
         numbers.append(rounds.number)
@@ -152,6 +162,7 @@ def _table(
         line=np.where(np.isnan(middle["line"]), trees[0], middle["line"]),
         decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked, 0) / QUESTIONS,
         spread=float(np.nanmedian(spreads["verify"])),
+        recall=float(np.median(found["recall",])) if ("recall",) in found else 0.0,
         measured={kind: {"count": count[kind], "spread": plain(spreads[kind])} for kind in KINDS},
     )  # fmt: skip
 
@@ -204,6 +215,8 @@ def parser() -> Parser:
     add("--draft", metavar="DIR", help="folder or hub id of its draft")
     add("--device", default="cpu")
     add("--dtype", help="default float32 on cpu, else bfloat16")
+    both = argparse.BooleanOptionalAction
+    add("--recall", action=both, help="whether drafts look up the text's own past; default: on cpu")
     return made
 
 
@@ -246,7 +259,9 @@ def _run(options: argparse.Namespace) -> int:
     menu = Menu.of(options.menu) if options.menu else DEFAULT_MENU
     if options.threads:
         torch.set_num_threads(options.threads)
-    pair = load_pair(options.target, options.draft, options.device, options.dtype)
+    pair = load_pair(
+        options.target, options.draft, options.device, options.dtype, recall=options.recall
+    )
     if pair.drafter is None:
         raise ValueError("the pair has no draft model: give --draft")
     reach = min(pair.target.max_context, pair.drafter.max_context)
@@ -255,7 +270,7 @@ def _run(options: argparse.Namespace) -> int:
         "device": device_name(pair.target.device), "threads": torch.get_num_threads(),
         "dtype": str(pair.target.dtype).removeprefix("torch."), "torch": torch.__version__,
         "temperature": options.temperature, "commit": commit(),
-        "pair": pair_key(options.target, options.draft),
+        "pair": pair_key(options.target, options.draft, pair.recalls),
     }  # fmt: skip
     with bar() as tell:
         costs = measure(

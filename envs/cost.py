@@ -20,7 +20,7 @@ from envs.shards import replace_file
 from envs.trace import Trace
 from spec_core.growth import grow
 
-SCHEMA = 3
+SCHEMA = 4
 Floats = NDArray[np.float64]
 TABLES = ("draft", "verify", "line", "overhead", "decide", "ask")
 AXES = ("batches", "contexts", "widths", "levels", "nodes")
@@ -44,6 +44,7 @@ class Costs:
     decide: Floats  # [batches] what a learned policy adds: features and a small network
     ask: Floats  # [batches] what each question after the plan adds: a level's or a tree's
     spread: float  # relative spread of one measurement
+    recall: float = 0.0  # a single text's draft that needs no model
     # By table: how often each cell was measured ("count"), and its own relative spread ("spread").
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -162,10 +163,13 @@ class Prices:
 def price(trace: Trace, costs: Costs, batch: int = 1) -> Prices:
     """The prices of a recording on a device."""
     levels, nodes = run_sizes(trace, costs.early)
+    alone = costs.early and batch == 1  # so that the past may draft instead of the model
+    run = levels - trace.shapes["spared"] if alone else levels
     widest = [max(widths(plan)) if drafts(plan) else 1 for plan in trace.menu.plans]
     context = trace.lengths[:, None]
     width = np.broadcast_to(widest, levels.shape)
-    draft = costs.drafting(np.where(levels > 0, width, 1), levels, context, batch)
+    draft = costs.drafting(np.where(run > 0, width, 1), run, context, batch)
+    draft = np.where((levels > 0) & (run == 0), costs.recall, draft)
     branched = [branches(plan) for plan in trace.menu.plans]
     return Prices(draft, nodes, draft + costs.verifying(nodes, context, batch, branched))
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 
-def pair_key(target: str | Path | None = None, draft: str | Path | None = None) -> str:
-    """A hash of the pair's weight files; with no target, of the embedded pair."""
+def pair_key(
+    target: str | Path | None = None, draft: str | Path | None = None, recall: bool = True
+) -> str:
+    """A hash of what drafts: the weight files, by default the embedded ones, and the recall."""
     from spec_core import embedded
     from spec_core.models.weights import files, folder
 
@@ -20,6 +22,7 @@ def pair_key(target: str | Path | None = None, draft: str | Path | None = None) 
         for file in files(folder(source)):
             with file.open("rb") as data:
                 whole.update(hashlib.file_digest(data, "sha256").digest())
+    whole.update(b"recall" * recall)
     return whole.hexdigest()[:16]
 
 

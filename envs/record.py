@@ -123,6 +123,8 @@ def parser() -> Parser:
     add("--draft", metavar="DIR", help="folder or hub id of its draft")
     add("--device", default="cpu")
     add("--dtype", help="default float32 on cpu, else bfloat16")
+    both = argparse.BooleanOptionalAction
+    add("--recall", action=both, help="whether drafts look up the text's own past; default: on cpu")
     return made
 
 
@@ -147,7 +149,7 @@ def describe(options: argparse.Namespace, menu: Menu, prompts: list[Prompt]) -> 
     pair = _loaded["pair"] = load_pair(**_models(options))
     same = ("temperature", "top_k", "top_p", "seed", "max_new_tokens", "max_nodes")
     meta = Meta(
-        menu, pair_key(options.target, options.draft), commit=commit(),
+        menu, pair_key(options.target, options.draft, pair.recalls), commit=commit(),
         reach=pair.drafter.max_context if pair.drafter else 0,
         dtype=str(pair.target.dtype).removeprefix("torch."),
         **{name: getattr(options, name) for name in same},
@@ -162,7 +164,9 @@ def describe(options: argparse.Namespace, menu: Menu, prompts: list[Prompt]) -> 
 
 
 def _models(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("target", "draft", "device", "dtype")}
+    return {
+        name: getattr(options, name) for name in ("target", "draft", "device", "dtype", "recall")
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

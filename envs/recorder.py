@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from envs.shapes import MOST, columns, pools
+from envs.shapes import MOST, Recorded, branches, columns, pools
 from envs.shards import Meta, Text, digest
 from envs.trace import Arrays, Part, room
 from spec_core.decoder import SpeculativeDecoder
@@ -105,7 +105,7 @@ class Recorder:
             places.move(text, chunk)
             for made in drafted:
                 made.take(np.array(chunk) - text.prompt, *places.grow(made.plan))
-        known = [(made.scores, made.parents, made.hits) for made in drafted]
+        known = [Recorded(made.scores, made.parents, made.hits, made.spared) for made in drafted]
         rooms = room(lengths, text.limit - lengths, self.meta.reach)
         plans, nodes = self.meta.menu.plans, self.meta.max_nodes
         per_text = {"prompt": text.prompt, "limit": text.limit, "count": count}
@@ -127,20 +127,24 @@ class _Drafted:
         self.scores = np.full((count, plan.budget), -np.inf, np.float32)
         self.parents = np.zeros((count, plan.budget), np.uint8)
         self.hits = np.zeros((count, plan.budget), np.bool_)
+        self.spared = np.zeros((count, plan.depth), np.bool_)
         self.levels = np.zeros((count, plan.depth - 1, len(LEVEL_FEATURES)), np.float32)
 
     @property
     def arrays(self) -> Arrays:
         """By name."""
-        names = ("scores", "parents", "hits", "levels")
+        names = ("scores", "parents", "hits", "spared", "levels")
         return {name: getattr(self, name) for name in names}
 
-    def take(self, rows: NDArray, tree: Tree, hits: torch.Tensor, levels: list[NDArray]) -> None:
+    def take(
+        self, rows: NDArray, tree: Tree, hits: torch.Tensor, spared: NDArray, levels: list[NDArray]
+    ) -> None:
         """Keep what was drafted at some positions."""
         nodes = tree.nodes
         self.scores[rows, :nodes] = tree.scores.float().cpu().numpy()
         self.parents[rows, :nodes] = tree.parents.cpu().numpy()
         self.hits[rows, :nodes] = hits.cpu().numpy()
+        self.spared[rows, : spared.shape[1]] = spared
         for depth, values in enumerate(levels):
             self.levels[rows, depth] = values
 
@@ -152,8 +156,8 @@ class _Places(Session):
         assert pair.drafter is not None
         self.pair, self.target, self.verifier = pair, pair.target, verifier
         self.max_nodes, self.rows = MOST + 1, list(range(rows))
-        self.drafting = pair.drafter.open(rows, longest + DRAFT_ROOM)
         sampling = Sampling(meta.temperature, meta.top_k, meta.top_p)
+        self.drafting = pair.drafter.open(rows, longest + DRAFT_ROOM, sampling.greedy)
         depth = max(plan.depth for plan in meta.menu.plans)
         window = NoiseWindow(pair.target.vocab_size, TARGET, depth + 1)
         self.chance = Chance(sampling, [], [], window, pair.target.device)
@@ -176,8 +180,8 @@ class _Places(Session):
         for row, length in enumerate(lengths):
             self.drafting.commit(row, length, [])
 
-    def grow(self, plan: Plan) -> tuple[Tree, torch.Tensor, list[NDArray]]:
-        """Trees, which of their nodes the text will match, and the features of each level."""
+    def grow(self, plan: Plan) -> tuple[Tree, torch.Tensor, NDArray, list[NDArray]]:
+        """Trees, which nodes the text will match, levels that cost nothing, features of levels."""
         self._rewind(len(s.tokens) - 1 for s in self.sequences)
         nobody = torch.zeros(len(self.rows), dtype=torch.bool)
         growing, levels = self.draft([plan] * len(self.rows), ask=True), list[NDArray]()
@@ -188,7 +192,15 @@ class _Places(Session):
                 view = growing.send(nobody)
         except StopIteration as grown:
             tree: Tree = grown.value
-        return tree, self._hits(tree), levels
+        return tree, self._hits(tree), self._spared(plan, tree), levels
+
+    def _spared(self, plan: Plan, tree: Tree) -> NDArray:
+        """[B, levels] which of a chain's one text would draft by itself at hardly any cost."""
+        assert self.drafting is not None
+        if branches(plan):
+            return np.zeros((len(self.rows), 0), bool)
+        paths = zip(self.sequences, tree.tokens[:, 1:].tolist(), strict=True)
+        return np.array([self.drafting.spared(text.tokens, path) for text, path in paths])
 
     def _hits(self, tree: Tree) -> torch.Tensor:
         """[B, N] whether the text goes through a node."""

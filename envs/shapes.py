@@ -33,6 +33,7 @@ class Shape(NamedTuple):
     drafted: NDArray
     depth: NDArray
     levels: NDArray  # draft levels run where a draft that nobody needs ends early
+    spared: NDArray  # of these, where one text drafts alone, those that cost hardly anything
     expected: NDArray
     trust: NDArray
     doubt: NDArray
@@ -97,6 +98,15 @@ def pool_of(plan: Plan, known: tuple[Plan, ...]) -> int:
     return -1
 
 
+class Recorded(NamedTuple):
+    """A pool as it was recorded: [N, candidates] each but for the last."""
+
+    scores: NDArray
+    parents: NDArray
+    hits: NDArray
+    spared: NDArray  # [N, levels]
+
+
 class Pool(NamedTuple):
     """The candidates at N positions, [N, C] each: the root first, then the best first."""
 
@@ -104,14 +114,16 @@ class Pool(NamedTuple):
     parents: NDArray
     depths: NDArray
     hits: NDArray  # on the recorded text
+    spared: NDArray  # [N, levels]
 
     @classmethod
-    def of(cls, scores: NDArray, parents: NDArray, hits: NDArray) -> Pool:
+    def of(cls, recorded: Recorded) -> Pool:
         """From what was recorded; depths follow from the parents."""
+        scores, parents, hits, spared = recorded
         rows, depths = np.arange(len(scores)), np.zeros(parents.shape, np.uint8)
         for node in range(1, parents.shape[1]):
             depths[:, node] = depths[rows, parents[:, node]] + 1
-        return cls(scores, parents, depths, hits)
+        return cls(scores, parents, depths, hits, spared)
 
     def passed(self, plan: Plan, rooms: NDArray) -> NDArray:
         """[N, C] what a plan drafts where so many levels fit, before its budget."""
@@ -138,9 +150,10 @@ def shape(plan: Plan, pool: Pool, rooms: NDArray, max_nodes: int) -> Shape:
     best = np.where(beneath, pool.scores, -np.inf).max(1)
     weights = np.where(kept, np.exp(pool.scores), np.float32(0))
     accepted, reached = path.sum(1), (passed * pool.depths).max(1).astype(np.int64)
+    run = np.minimum(fits, reached + 1) if plan.threshold else fits
+    among = np.arange(pool.spared.shape[1]) < run[:, None]
     return Shape(
-        accepted, kept.sum(1), (kept * pool.depths).max(1),
-        np.minimum(fits, reached + 1) if plan.threshold else fits,
+        accepted, kept.sum(1), (kept * pool.depths).max(1), run, (pool.spared & among).sum(1),
         weights.cumsum(1)[:, -1],  # in order: a sum that does not depend on padding
         here / np.maximum(accepted, 1), np.exp((best - here).astype(np.float32)),
     )  # fmt: skip
@@ -178,8 +191,7 @@ def gains(plan: Plan, pool: Pool, rooms: NDArray, max_nodes: int) -> NDArray:
     return (np.stack(sums, 1) / 8).astype(np.float32)
 
 
-Recorded = tuple[NDArray, NDArray, NDArray]  # scores, parents, hits: [N, candidates] each
-COUNTS, NUMBERS = Shape._fields[:4], Shape._fields[4:]
+COUNTS, NUMBERS = Shape._fields[:5], Shape._fields[5:]
 
 
 def columns(
@@ -189,7 +201,7 @@ def columns(
     """What every plan makes of every position, [N, plans] each; rooms [N]: depth that fits."""
     kinds = {name: np.uint8 for name in COUNTS} | {name: np.float32 for name in NUMBERS}
     made = {name: np.zeros((len(rooms), len(plans)), kind) for name, kind in kinds.items()}
-    pooled = [Pool.of(*parts) for parts in recorded]
+    pooled = [Pool.of(parts) for parts in recorded]
     for m, plan in enumerate(plans):
         if drafts(plan):
             found = shape(plan, pooled[served(plan, known)], rooms, max_nodes)

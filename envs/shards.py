@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from spec_core import features
 from spec_core.menu import Menu
 
-SCHEMA = 1
+SCHEMA = 2
 META = "meta.json"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.shapes import NUMBERS, Pool, Shape, columns, gains, levels, pools, served
+from envs.shapes import NUMBERS, Pool, Recorded, Shape, columns, gains, levels, pools, served
 from envs.shards import Meta, Shard, Text, agreeing, digest, read_meta, read_shards
 from spec_core.features import Facts
 from spec_core.menu import Menu
@@ -40,7 +40,7 @@ class Trace:
     tokens: NDArray  # [Q]
     shapes: Arrays  # the fields of Shape, [N, M] each
     known: tuple[Plan, ...]  # the plans whose candidates were recorded
-    pools: list[Arrays]  # scores, parents, hits [N, candidates]; levels [N, depth - 1, features]
+    pools: list[Arrays]  # the fields of Recorded; levels [N, depth - 1, features]
 
     def __len__(self) -> int:
         return int(self.count.sum())
@@ -124,14 +124,14 @@ class Trace:
 
     def with_menu(self, menu: Menu) -> Trace:
         """The same recording under other plans, as far as its candidates serve them."""
-        recorded = [(pool["scores"], pool["parents"], pool["hits"]) for pool in self.pools]
+        recorded = [_recorded(pool) for pool in self.pools]
         made = columns(menu.plans, self.known, recorded, self.rooms, self.meta.max_nodes)
         return replace(self, meta=replace(self.meta, menu=menu), shapes=made)
 
     def _pool(self, plan: Plan) -> tuple[Pool, NDArray]:
         """The candidates that serve a plan, and the entropies behind their best paths."""
         pool = self.pools[served(plan, self.known)]
-        return Pool.of(pool["scores"], pool["parents"], pool["hits"]), pool["levels"][:, :, -1]
+        return Pool.of(_recorded(pool)), pool["levels"][:, :, -1]
 
     def levels(self, plan: Plan) -> NDArray:
         """[N, depth, LEVEL_FEATURES] after each level of a plan."""
@@ -158,6 +158,10 @@ class Trace:
         if not parts:
             raise ValueError(f"{path}: no text is recorded there yet; run envs.record to its end")
         return assemble(meta, parts)
+
+
+def _recorded(pool: Arrays) -> Recorded:
+    return Recorded(*(pool[name] for name in Recorded._fields))
 
 
 def room(lengths: NDArray, remaining: NDArray, reach: int) -> NDArray:
@@ -208,7 +212,7 @@ def assemble(meta: Meta, parts: list[Part]) -> Trace:
     """A trace of texts and their arrays."""
     whole = {name: np.concatenate([part[name] for _, part in parts]) for name in parts[0][1]}
     known = pools(meta.menu.plans)
-    kinds = ("scores", "parents", "hits", "levels")
+    kinds = (*Recorded._fields, "levels")
     return Trace(
         meta, [text for text, _ in parts],
         **{name: whole[name] for name in (*PER_TEXT, *PER_TOLD)},

@@ -33,7 +33,9 @@ def make_pair(config: Any) -> Pair:
     if config.threads:
         torch.set_num_threads(config.threads)
     pair = config.pair
-    return load_pair(pair.target, pair.draft, config.device, config.dtype, pair.backend)
+    return load_pair(
+        pair.target, pair.draft, config.device, config.dtype, pair.backend, recall=pair.recall
+    )
 
 
 def make_verifier(config: Any) -> Verifier:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from envs.prompts import spread
 from envs.provenance import pair_key
 from envs.shards import digest
@@ -17,6 +19,7 @@ from harness import build
 from harness.overrides import CONF
 from harness.training import Stopped
 from spec_core.menu import Menu
+from spec_core.pair import chosen_recall
 
 Stop = Callable[[], bool]
 Words = list[Any]
@@ -67,11 +70,13 @@ def _calibrate(config: Any, menu: Menu, loads: list[int], root: Path, stop: Stop
 def _models(config: Any) -> Words:
     named = {name: getattr(config.pair, name) for name in ("target", "draft")}
     named |= {"device": config.device, "dtype": config.dtype}
-    return [word for name, value in named.items() if value for word in (f"--{name}", value)]
+    words = [word for name, value in named.items() if value for word in (f"--{name}", value)]
+    return words + {None: [], True: ["--recall"], False: ["--no-recall"]}[config.pair.recall]
 
 
 def _key(config: Any, *parts: Any) -> str:
-    pair = pair_key(config.pair.target, config.pair.draft)
+    recall = chosen_recall(config.pair.recall, torch.device(config.device))
+    pair = pair_key(config.pair.target, config.pair.draft, recall)
     return digest(json.dumps([pair, *parts], default=str))[:12]
 
 

@@ -20,15 +20,17 @@ from spec_core.tree import Tree
 if TYPE_CHECKING:
     from spec_core.models.cache import SlotCache
     from spec_core.models.compiled import Arrays, CompiledModel
+    from spec_core.recall import Past
 
 
 class Beam:
     """The candidates of a text while they grow."""
 
     def __init__(
-        self, model: CompiledModel, cache: SlotCache, growth: Growth, rank: Ranker
+        self, model: CompiledModel, cache: SlotCache, past: Past, growth: Growth, rank: Ranker
     ) -> None:
         self.model, self.cache, self.growth, self.rank = model, cache, growth, rank
+        self.past = past
         places, slots = len(growth.rounds[2]), growth.expanded
         self.tokens, self.scores = np.empty(places, np.int64), np.empty(places, np.float32)
         seen = np.zeros((slots, slots), bool)
@@ -54,7 +56,7 @@ class Beam:
         least = -math.inf if growth.thresholds is None else float(growth.thresholds)
         self.level, rank.found, grown = self.model.beam(
             fed, self.pool, growth.rounds, rank.sound, start, (rank.temperature, least, floor, bar),
-            self.cache,
+            self.past, self.cache,
         )  # fmt: skip
         return grown
 

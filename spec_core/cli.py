@@ -53,6 +53,8 @@ def parser() -> Parser:
     add("--draft", metavar="DIR", help="folder or hub id of its draft; same vocabulary")
     add("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     add("--dtype", help="float32, bfloat16 or float16; default float32 on cpu, else bfloat16")
+    both = argparse.BooleanOptionalAction
+    add("--recall", action=both, help="whether drafts look up the text's own past; default: on cpu")
     add(
         "--backend", default="auto", choices=["auto", "compiled", "fast", "hf"], help="default auto"
     )
@@ -153,8 +155,8 @@ def _run(options: argparse.Namespace) -> int:
     from spec_core.render import TextStream, byte_tokens
 
     prompt, policy = _checked(options), _policy(options)
-    names = ("target", "draft", "device", "dtype", "backend", "trust_remote_code")
-    pair = load_pair(**{name: getattr(options, name) for name in names})
+    models = ("target", "draft", "device", "dtype", "backend", "trust_remote_code", "recall")
+    pair = load_pair(**{name: getattr(options, name) for name in models})
     decoder = SpeculativeDecoder(pair, policy, max_nodes=max(64, options.budget or 0))
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
     how = {name: getattr(options, name) for name in names}

@@ -56,19 +56,19 @@ def _follow(
     least = -math.inf if growth.thresholds is None else float(growth.thresholds)
     low, high = (least, least) if doubt is None else doubt.logs  # above them all goes on
     judge = doubt.judge if doubt is not None and state.judges else None
-    tokens, path, held = [text[-1]], [0.0], 0
-    while held < levels:
+    tokens, path, depth, held = [text[-1]], [0.0], 0, 0
+    while depth < levels:
         total = sum(map(math.exp, path[1:]))
         halt = Halt(max(least, high), max(least, low), high, total, judge)
-        found = state.follow(text, tokens[1:], path[-1], rank, levels - held, halt)
+        found = state.follow(text, tokens[1:], path[-1], rank, levels - depth, halt)
         tokens += found[0]
         path += found[1]
-        held = len(tokens) - 1
+        depth, held = len(tokens) - 1, found[2]
         if path[-1] < least:
             tokens.pop()
             path.pop()
             break
-        if doubt is not None and held < levels:
+        if doubt is not None and depth < levels:
             stop = doubt.stops(path[-1])
             if doubt.asks(path[-1]):
                 stop = judge is not None or (yield LineView(path, rank.found))[0]

@@ -20,7 +20,7 @@ from spec_core.decoder import SpeculativeDecoder
 from spec_core.drafters.base import Drafter
 from spec_core.drafters.lm import ModelDrafter
 from spec_core.models.hf import HFModel
-from spec_core.pair import Pair
+from spec_core.pair import Pair, chosen_recall
 from spec_core.policy import Policy
 from spec_core.session import Outcome
 
@@ -95,7 +95,7 @@ class CustomGenerate:
         device, other = _place(target)[0], _place(self.draft)[0]
         if device != other:
             raise ValueError(f"the draft is on {other}, the model on {device}; move one of them")
-        return ModelDrafter(self._model(self.draft))
+        return ModelDrafter(self._model(self.draft), chosen_recall(None, device))
 
 
 def _place(module: Any) -> tuple[torch.device, torch.dtype]:

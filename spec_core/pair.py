@@ -35,6 +35,11 @@ class Pair:
                 f"{self.drafter.vocab_size}; a pair needs one tokenizer"
             )
 
+    @property
+    def recalls(self) -> bool:
+        """Whether drafts look up the text's own past."""
+        return bool(getattr(self.drafter, "recall", False))
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
         return self.tokenizer.encode(text, add_special_tokens=True)
@@ -47,12 +52,13 @@ class Pair:
 def load_pair(
     target: str | Path | None = None, draft: str | Path | None = None, device: str = "cpu",
     dtype: str | None = None, backend: Backend = "auto", trust_remote_code: bool = False,
-    graphs: Graphs = "auto",
+    graphs: Graphs = "auto", recall: bool | None = None,
 ) -> Pair:  # fmt: skip
     """Load a pair from folders or hub ids; with no target, the embedded pair.
 
     A target without a draft decodes plainly. dtype: float32 on the CPU, bfloat16 on a GPU.
     graphs: auto captures CUDA graphs on a GPU; static runs over their buffers without them.
+    recall: whether the draft also looks up the text's own past; None: on the CPU it does.
     """
     if target is None:
         if draft is not None:
@@ -68,9 +74,14 @@ def load_pair(
     drafter = None
     if draft is not None:
         small = load_model(draft, kind, where, backend, trust_remote_code)
-        drafter = ModelDrafter(static(small, graphs))
+        drafter = ModelDrafter(static(small, graphs), chosen_recall(recall, where))
     tokenizer = _tokenizer(target, trust_remote_code)
     return Pair(model, drafter, tokenizer, _eos(model, tokenizer), Path(str(target)).name)
+
+
+def chosen_recall(asked: bool | None, device: torch.device) -> bool:
+    """Whether drafts recall, where it was not asked for: its gain was measured on CPUs only."""
+    return device.type == "cpu" if asked is None else asked
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from spec_core.sampling import Sampling
     from spec_core.tree import Nodes, Tree
+
+# By tokens in common a past is recalled: EVEN of them would weigh as much as a model does; by SURE
+# the past speaks alone, and leaves the rest of TRUST to all other tokens.
+EVEN, SURE, TRUST = 16, 12, 0.9
 
 # Of one sequence: accepted nodes, their draft slots, tokens with the bonus, nodes drafted, and
 # whether all logits were sound: no NaN, and no largest that is infinite.
@@ -47,6 +52,44 @@ class Torch:
             picks = (sampling.shape(logits) + noise).argmax(-1)
         return [_walk(nodes) for nodes in tree.read(picks, finite)]
 
+    def recalled(
+        self, logits: Tensor, texts: Tensor, noted: list[int], drafted: Tensor, seen: Tensor
+    ) -> Tensor:
+        """Logits [B, W, V] mixed with what followed when texts [B, N] ended as the nodes do.
+
+        noted: known tokens of each; drafted: [B, S] tokens by draft slot, of which nodes have seen
+        [B, W, S] some; slot 0 is the root.
+        """
+        known = torch.tensor(noted, device=texts.device)[:, None, None]
+        ends, place = _ends(texts, known, drafted, seen), torch.arange(1, texts.shape[1] + 1)
+        front = texts.new_full((len(texts), SURE), -2)
+        windows = torch.cat((front, texts[:, :-1]), 1).unfold(1, SURE, 1).flip(-1)  # [B, N, SURE]
+        same = windows[:, None] == ends[:, :, None]
+        place = place.to(texts.device) - 1
+        lengths = same.long().cumprod(-1).sum(-1) * (place < known)  # [B, W, N]
+        best = (lengths * len(place) + place).argmax(-1)  # the longest, the latest of equals
+        length = lengths.gather(2, best[..., None])
+        token = texts.gather(1, best)[..., None]
+        weight = (length / EVEN).log() + logits.float().logsumexp(-1, keepdim=True)
+        lifted = torch.logaddexp(logits.gather(2, token).float(), weight).to(logits.dtype)
+        rest = math.log((1 - TRUST) / max(logits.shape[2] - 1, 1))
+        sure = torch.full_like(logits, rest).scatter(2, token, math.log(TRUST))
+        return torch.where(length == SURE, sure, logits.scatter(2, token, lifted))
+
+
+def _ends(texts: Tensor, known: Tensor, drafted: Tensor, seen: Tensor) -> Tensor:
+    """The last SURE tokens [B, W, SURE] of texts and the paths behind them, the last one first."""
+    path = seen[..., 1:].long().cumsum(-1)  # places on each node's path
+    back = torch.arange(SURE, device=texts.device)
+    depth = path[..., -1:] if path.shape[-1] else torch.zeros_like(known).expand(*seen.shape[:2], 1)
+    wanted = depth - back  # [B, W, SURE] on the path, from 1 on
+    own = seen[..., None, 1:] & (path[..., None, :] == wanted[..., None])
+    late = (own * drafted[:, None, None, 1:]).sum(-1)
+    index = known - 1 + wanted
+    within = index.clamp(0, texts.shape[1] - 1)
+    early = texts[:, None].expand(-1, seen.shape[1], -1).gather(2, within)
+    return torch.where(wanted > 0, late, torch.where(index >= 0, early, -1))
+
 
 def _walk(nodes: Nodes) -> Walk:
     """The longest path from the root whose every node is its parent's pick."""
@@ -65,9 +108,9 @@ class Machine(Torch):
     """The same in one order of summation, which a chain in machine code has as well."""
 
     def __init__(self) -> None:
-        from spec_core.models import ranks, walk
+        from spec_core.models import ranks, recall, walk
 
-        self.code, self.walks = ranks, walk
+        self.code, self.walks, self.past = ranks, walk, recall
 
     def best(
         self, logits: Tensor, temperature: float, noise: Tensor | None, count: int
@@ -86,6 +129,15 @@ class Machine(Torch):
             (float(sampling.temperature), sampling.top_k, float(sampling.top_p)),
         ).tolist()  # fmt: skip
         return [_read(row, tree.nodes) for row in found]
+
+    def recalled(
+        self, logits: Tensor, texts: Tensor, noted: list[int], drafted: Tensor, seen: Tensor
+    ) -> Tensor:
+        mixed = logits.float().contiguous().numpy().copy()
+        self.past.recalled(
+            mixed, _array(texts), np.array(noted), _array(drafted), _array(seen)
+        )  # fmt: skip
+        return torch.from_numpy(mixed)
 
 
 def _read(row: list[int], nodes: int) -> Walk:

@@ -87,7 +87,7 @@ class Session:
         self.store = self.cache = self.target.new_cache(len(sequences), slots)
         self.drafting: DraftState | None = None
         if pair.drafter is not None:
-            self.drafting = pair.drafter.open(len(sequences), longest + DRAFT_ROOM)
+            self.drafting = pair.drafter.open(len(sequences), longest + DRAFT_ROOM, sampling.greedy)
         self.chance = chance(sampling, self.target.vocab_size, self.target.device)
         self.seconds, self.cycles = Seconds(), 0
         self.clock = clock(self.target.device)

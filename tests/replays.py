@@ -55,8 +55,8 @@ class Rounds(DraftState):
     def __getattr__(self, name: str):
         return getattr(self.drafter, name)
 
-    def open(self, batch: int, slots: int) -> Rounds:
-        self.state = self.drafter.open(batch, slots)
+    def open(self, batch: int, slots: int, greedy: bool = True) -> Rounds:
+        self.state = self.drafter.open(batch, slots, greedy)
         return self
 
     def start(self, *arguments):

@@ -79,7 +79,10 @@ def target(backend: str = "auto") -> Model:
 
 @cache
 def drafter(kind: str, backend: str = "auto") -> ModelDrafter:
-    """`other`: hardly ever right; `same`: always; `near`: sometimes; `short`: small context."""
+    """`other`: hardly ever right; `same`: always; `short`: small context; `near`: sometimes.
+
+    The last also recalls the text's past, as pairs do by default.
+    """
     if kind == "same":
         return ModelDrafter(target(backend))
     modules = {
@@ -87,7 +90,7 @@ def drafter(kind: str, backend: str = "auto") -> ModelDrafter:
         "near": lambda: blur(build(), 0.15),
         "short": lambda: blur(build(), 0.15, max_position_embeddings=24),
     }
-    return ModelDrafter(load(modules[kind](), backend))
+    return ModelDrafter(load(modules[kind](), backend), recall=kind == "near")
 
 
 def pair_of(kind: str, backend: str = "auto", **fields) -> Pair:
@@ -155,7 +158,7 @@ class Hashed:
         noise = torch.Generator().manual_seed(hash((self.sharpness, text[-4:])) % 2**31)
         return self.sharpness * torch.randn(self.vocab_size, generator=noise)
 
-    def open(self, batch: int, slots: int) -> HashedState:
+    def open(self, batch: int, slots: int, greedy: bool = True) -> HashedState:
         return HashedState(self)
 
 

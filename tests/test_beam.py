@@ -17,8 +17,10 @@ from spec_core.growers import BestFirst, Grower
 from spec_core.growth import grow
 from spec_core.noise import TARGET, NoiseWindow
 from spec_core.ranking import Ranker
+from spec_core.recall import Forgetful, Memory
 
 TEXT = torch.randint(VOCAB, (90,), generator=torch.Generator().manual_seed(5)).tolist()
+LOOP = (TEXT[:17] + TEXT[:9] * 9)[:90]
 BANDS = [None, None, None, ALWAYS, Doubt(0.05, 0.6), Doubt(0.2, 1.0), Doubt(0.3, 0.3)]
 PARTS = ("tokens", "parents", "depths", "scores", "expanded")
 
@@ -105,14 +107,20 @@ def same(one, other) -> None:
     st.sampled_from(["near", "near", "twins", "sure", "spoil"]),
     plans().filter(lambda plan: plan.depth and not grow((plan,), False, CPU).chain),
     st.sampled_from(BANDS), st.sampled_from([0.0, 1.0, 0.7]), st.integers(1, 30),
-    st.lists(st.integers(0, 9), max_size=2),
+    st.lists(st.integers(0, 9), max_size=2), st.booleans(),
 )  # fmt: skip
 @torch.no_grad()
-def test_a_tree_by_itself_is_the_general_one(kind, plan, doubt, temperature, length, taken):
+def test_a_tree_by_itself_is_the_general_one(
+    kind, plan, doubt, temperature, length, taken, recalls
+):
     model, end = model_of(kind), length
-    states = [state(model, 1, 120) for state in (ChainDraftState, ModelDraftState)]
+    states = [
+        state(model, 1, 120, Memory(1, 120, CPU) if recalls else Forgetful())
+        for state in (ChainDraftState, ModelDraftState)
+    ]
     for most in [*taken, 9]:
-        alone, general = both(states, TEXT[:end], plan, doubt, temperature)
+        text = (LOOP if recalls else TEXT)[:end]
+        alone, general = both(states, text, plan, doubt, temperature)
         same(alone, general)
         assert states[0].known == states[1].known
         node, path = alone[0].nodes - 1, list[int]()  # up from the last, as if it were accepted

@@ -129,7 +129,7 @@ def test_an_interrupted_calibration_writes_nothing(tmp_path, monkeypatch, capsys
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Rounds, "run", interrupted)
-    monkeypatch.setattr(calibrate, "load_pair", lambda *_: lettered())
+    monkeypatch.setattr(calibrate, "load_pair", lambda *_, **recall: lettered())
     file = tmp_path / "costs.json"
     code = calibrate.main(["--out", str(file), "--batches", "1", "--contexts", "16"])
     assert code == 130 and "nothing was written" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_levels_without_doubt_are_not_shown(batch):
         assert any(view.asked) and view.numbers == [scores.tolist() for scores in view.pool]
         for asked, now in zip(view.asked, best.tolist(), strict=True):
             assert not asked or math.log(0.1) - 1e-6 < now < math.log(0.5) + 1e-6
-    assert len(views) > 5
+    assert len(views) > 2
 
 
 def test_an_exported_band_is_read_back(tmp_path):

@@ -55,8 +55,10 @@ class DraftState(Protocol):
 
     def follow(
         self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, halt: Halt
-    ) -> tuple[list[int], list[float]]:
+    ) -> tuple[list[int], list[float], int]:
         """The next level or more of a chain `path` behind the only text: tokens, path scores.
+
+        And how many draft slots are filled: the root's, and those of the path's first tokens.
 
         A source may go on by itself, up to so many levels, or to a halt. One that does not ask the
         judge has `judges` false.
@@ -66,7 +68,11 @@ class DraftState(Protocol):
         else:
             node, depth = torch.tensor([path[-1:]]), len(path)
             found = self.expand(Frontier(node, depth, None, slot=depth, chain=True), rank)
-        return [int(found.tokens)], [(found.scores + score).item()]
+        return [int(found.tokens)], [(found.scores + score).item()], len(path) + 1
+
+    def spared(self, text: list[int], path: list[int]) -> list[bool]:
+        """Which levels of a chain behind the only text `follow` drafts at hardly any cost."""
+        return [False] * len(path)
 
     def branch(
         self, text: list[int], growth: Growth, rank: Ranker, doubt: Doubt | None
@@ -90,5 +96,5 @@ class Drafter(Protocol):
     vocab_size: int
     max_context: int
 
-    def open(self, batch: int, slots: int) -> DraftState:
-        """Start on `batch` sequences with room for `slots` tokens each."""
+    def open(self, batch: int, slots: int, greedy: bool = True) -> DraftState:
+        """Start on `batch` sequences, greedy or sampled, with room for `slots` tokens each."""

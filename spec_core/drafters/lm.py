@@ -12,6 +12,7 @@ from torch import Tensor
 from spec_core.beams import Beam
 from spec_core.drafters.base import Candidates, DraftState, Frontier, Rank
 from spec_core.models.base import Cache, Model, View
+from spec_core.recall import Forgetful, Memory
 from spec_core.tensors import ahead, causal, tensor
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spec_core.models.compiled import CompiledModel
     from spec_core.ranking import Ranker
 
+NOTHING_RECALLED = Forgetful()
 CATCH_UP = 2  # a cycle leaves at most this many tokens unseen: the last accepted one and the bonus
 
 
@@ -56,23 +58,30 @@ def prefill(
 
 
 class ModelDrafter:
-    """Drafts with a causal language model of the target's vocabulary."""
+    """Drafts with a causal language model of the target's vocabulary, and with what it recalls."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, recall: bool = False) -> None:
+        self.model, self.recall = model, recall
         self.vocab_size, self.max_context = model.vocab_size, model.max_context
 
-    def open(self, batch: int, slots: int) -> ModelDraftState:
-        """Start on `batch` sequences with room for `slots` tokens each."""
-        alone = hasattr(self.model, "chain")
-        return (ChainDraftState if alone else ModelDraftState)(self.model, batch, slots)
+    def open(self, batch: int, slots: int, greedy: bool = True) -> ModelDraftState:
+        """Start on `batch` sequences with room for `slots` tokens each.
+
+        Only greedy text repeats itself so often that its past is of use.
+        """
+        kind = ChainDraftState if hasattr(self.model, "chain") else ModelDraftState
+        memory = Memory(batch, slots, self.model.device) if self.recall and greedy else Forgetful()
+        return kind(self.model, batch, slots, memory)
 
 
 class ModelDraftState(DraftState):
     """The draft model's KV of a batch; `known[b]` leading tokens of text b are in it."""
 
-    def __init__(self, model: Model, batch: int, slots: int) -> None:
+    def __init__(
+        self, model: Model, batch: int, slots: int, memory: Forgetful = NOTHING_RECALLED
+    ) -> None:
         self.model, self.known, self.max_context = model, [0] * batch, model.max_context
+        self.memory = memory
         self.store = self.cache = model.new_cache(batch, slots)
         self.base = torch.zeros(batch, 1, dtype=torch.int64)
 
@@ -97,7 +106,7 @@ class ModelDraftState(DraftState):
         positions = slots.clamp(max=self.max_context - 1)  # texts beyond it draft nothing
         logits = self.model.forward(tokens, positions, slots, view, self.cache, keep=1)
         self.known, self.base, self.longest = lengths, slots[:, -1:], max(lengths)
-        return rank(logits, 0)
+        return rank(self.memory.start(texts, logits), 0)
 
     def expand(self, frontier: Frontier, rank: Rank) -> Candidates:
         """One forward over the frontier, each node behind its ancestors."""
@@ -114,9 +123,8 @@ class ModelDraftState(DraftState):
             full=frontier.chain and len(slots) == 1,
         )  # fmt: skip
         tokens = frontier.tokens if frontier.chain else frontier.tokens.clamp(min=0)
-        return rank(
-            self.model.forward(tokens, positions, slots, view, self.cache, width), frontier.depths
-        )
+        logits = self.model.forward(tokens, positions, slots, view, self.cache, width)
+        return rank(self.memory.behind(frontier, logits), frontier.depths)
 
     def commit(self, row: int, length: int, path: list[int]) -> None:
         """Move the accepted nodes' KV behind the text; those never fed stay unseen."""
@@ -125,6 +133,7 @@ class ModelDraftState(DraftState):
             source, target = [length - 1 + slot for slot in held], range(length, length + len(held))
             self.cache.move(row, source, list(target))
         self.known[row] = min(self.known[row], length) + len(held)
+        self.memory.forget(row, length)
 
     def replace(self, row: int, source: int) -> None:
         """Row `source` takes the place of row `row`; the last row is dropped."""
@@ -132,11 +141,13 @@ class ModelDraftState(DraftState):
             self.cache.copy_row(source, row, self.known[source])
             self.known[row] = self.known[source]
         self.known.pop()
+        self.memory.replace(row, source)
         self.cache = self.store.rows(0, len(self.known))
 
     def admit(self) -> None:
         """A new text, of which nothing is known, takes the row behind the last."""
         self.known.append(0)
+        self.memory.admit()
         self.cache = self.store.rows(0, len(self.known))
 
 
@@ -149,18 +160,27 @@ class ChainDraftState(ModelDraftState):
 
     def follow(
         self, text: list[int], path: list[int], score: float, rank: Ranker, levels: int, halt: Halt
-    ) -> tuple[list[int], list[float]]:
-        """All levels in one call, or those up to a halt."""
+    ) -> tuple[list[int], list[float], int]:
+        """All levels in one call, or those up to a halt; the model is fed when it is needed."""
         depth = len(path)
-        fed = path[-1:] if path else text[-self._catch_up([text]) :]
-        first = len(text) + depth - len(fed)
+        if not path:
+            if self.known[0] == 0:
+                self._catch_up([text])
+            self.reached = self.known[0]
+        self.reached = min(self.reached, len(text) + depth - 1)
+        unseen = (text + path)[self.reached :]
         noise = None if rank.sound is None else np.asarray(rank.sound)[:, depth:]
-        ranking = rank.temperature, score, depth
-        tokens, scores, rank.found = self.model.chain(
-            fed, first, noise, levels, ranking, halt, self.cache
+        ranking, past = (rank.temperature, score, depth), self.memory.past(text, path)
+        tokens, scores, rank.found, fed = self.model.chain(
+            unseen, self.reached, noise, levels, ranking, halt, past, self.cache
         )
-        self.known = [len(text)]
-        return tokens, scores
+        self.reached += fed
+        self.known = [min(self.reached, len(text))]
+        return tokens, scores, max(self.reached - len(text) + 1, 0)
+
+    def spared(self, text: list[int], path: list[int]) -> list[bool]:
+        """Where the past is sure."""
+        return self.memory.spared(text, path)
 
     def branch(
         self, text: list[int], growth: Growth, rank: Ranker, doubt: Doubt | None
@@ -168,4 +188,5 @@ class ChainDraftState(ModelDraftState):
         """A tree, of all levels between two questions in one call."""
         fed = text[-self._catch_up([text]) :]
         self.known = [len(text)]
-        return Beam(self.model, self.cache, growth, rank).grow(fed, len(text), doubt)
+        past = self.memory.past(text, [])
+        return Beam(self.model, self.cache, past, growth, rank).grow(fed, len(text), doubt)

@@ -12,6 +12,8 @@ import numpy as np
 
 from spec_core.models.forward import Keys, Numbers, Sizes, _forward
 from spec_core.models.ranks import largest, rank
+from spec_core.models.recall import found as recalled
+from spec_core.models.recall import remind
 from spec_core.models.tiles import compiled
 
 
@@ -70,9 +72,10 @@ def _inputs(text, length, pool, first, last, room):  # type: ignore[no-untyped-d
 
 
 @compiled
-def _offer(logits, pool, size, slots, children, allowed, noise, heat, least, logs):  # type: ignore[no-untyped-def]
+def _offer(logits, pool, size, slots, children, allowed, noise, heat, least, past, logs):  # type: ignore[no-untyped-def]
     """Put what follows the expanded into the pool; the best score. Those that may not be: -inf."""
-    tokens, scores, held, depths, _ = pool
+    tokens, scores, held, depths, seen = pool
+    text, noted = past
     row, best, place = 0, np.float32(-np.inf), size
     for slot in range(slots[0], slots[1]):
         behind, found = logs[0, slot - slots[0]], scores[place : place + children]
@@ -80,6 +83,12 @@ def _offer(logits, pool, size, slots, children, allowed, noise, heat, least, log
             behind[:] = -np.inf
             found[:] = -np.inf
         else:
+            count = noted
+            for above in range(1, slot + 1 if len(text) else 0):
+                if seen[slot, above]:
+                    text[count], count = tokens[held[above]], count + 1
+            token, length = recalled(text, noted, count)
+            remind(logits[row, : len(behind)], token, length)
             more = noise[0, depths[slot]] if len(noise) else behind[:0]
             rank(logits[row], heat, more, behind, tokens[place : place + children], found)
             row += 1
@@ -121,13 +130,13 @@ def harvest(pool, rounds, levels, nodes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def beam(text, pool, rounds, noise, start, limits, placed, place, arrays, sizes):  # type: ignore[no-untyped-def]
+def beam(text, pool, rounds, noise, start, limits, past, placed, place, arrays, sizes):  # type: ignore[no-untyped-def]
     """Grow on behind a text's last tokens, until the newest level's best is not above the bar.
 
     How many levels there are then, the newest's logs [1, W, V], and the harvest: of no nodes before
     the end, which is also where the best is below the floor. start: the text's length, levels so
     far, whether all are chosen from, most nodes; limits: temperature, the least score that may be,
-    floor, bar; noise: a row per depth, or none.
+    floor, bar; noise: a row per depth, or none; past: the text with room behind it, and its length.
     """
     (length, level, anywhere, nodes), (heat, least, floor, bar) = start, limits
     keys, numbers, sizes = Keys(*place), Numbers(*arrays), Sizes(*sizes)
@@ -145,7 +154,7 @@ def beam(text, pool, rounds, noise, start, limits, placed, place, arrays, sizes)
             logits = _forward(known, places, slots, view, placed, keep, keys, numbers, sizes)
         logs = np.empty((1, last - first, len(numbers.embedding)), np.float32)
         best = _offer(logits, pool, size, (first, last), rounds[1][level], rounds[3], noise,
-                      np.float32(heat), np.float32(least), logs)  # fmt: skip
+                      np.float32(heat), np.float32(least), past, logs)  # fmt: skip
         level += 1
         ended = level == len(rounds[0]) or best < floor or not best > -np.inf
         if ended or not best > bar:

@@ -12,7 +12,10 @@ import numpy as np
 from spec_core.judge import ends
 from spec_core.models.forward import Keys, Numbers, Sizes, _forward
 from spec_core.models.ranks import rank
+from spec_core.models.recall import found as recalled
+from spec_core.models.recall import remind
 from spec_core.models.tiles import compiled
+from spec_core.rows import SURE
 
 
 @compiled
@@ -36,30 +39,47 @@ def feed(tokens, first, keep, placed, place, arrays, widths):  # type: ignore[no
 
 
 @compiled
-def chain(tokens, first, noise, levels, ranking, halt, judge, placed, place, arrays, widths):  # type: ignore[no-untyped-def]
-    """Best tokens behind tokens [1, Q], their path scores, and the last one's logs [1, 1, V].
+def _longer(tokens, token):  # type: ignore[no-untyped-def]
+    """Tokens [1, Q] with one more."""
+    made = np.empty((1, tokens.shape[1] + 1), np.int64)
+    made[0, :-1] = tokens[0]
+    made[0, -1] = token
+    return made
+
+
+@compiled
+def chain(tokens, first, noise, levels, ranking, halt, judge, past, placed, place, arrays, widths):  # type: ignore[no-untyped-def]
+    """Best tokens behind tokens [1, Q], their path scores, the last one's logs [1, 1, V], and how
+    many of all the tokens it has fed itself: none that the past alone could follow.
 
     It feeds itself what it finds, up to so many levels, or to the first path that is not above the
     bar, unless it is within the judge's bounds and the judge lets it go on. ranking: temperature,
-    score and levels so far; halt: bar, low, high, total; noise: a row per level, or none.
+    score and levels so far; halt: bar, low, high, total; noise: a row per level, or none; past: the
+    text with room behind it, its length, and with what was drafted.
     """
-    (heat, score, depth), (bar, low, high, total) = ranking, halt
+    (heat, score, depth), (bar, low, high, total), (text, noted, count) = ranking, halt, past
     temperature, path, before = np.float32(heat), np.float32(score), score
     keys, numbers, sizes = Keys(*place), Numbers(*arrays), Sizes(*widths)
     found, scores = np.empty(levels, np.int64), np.empty(levels, np.float32)
-    logs = np.empty((1, 1, len(numbers.embedding)), np.float32)
+    size, start = len(numbers.embedding), first
+    logs, logits = np.empty((1, 1, size), np.float32), np.empty(size, np.float32)
     for level in range(levels):
-        logits = _feed(tokens, first, np.int64(1), placed, keys, numbers, sizes)[0]
-        first, tokens = first + tokens.shape[1], np.empty((1, 1), np.int64)
+        token, length = recalled(text, noted, count)
+        if length < SURE:
+            logits = _feed(tokens, first, np.int64(1), placed, keys, numbers, sizes)[0, :size]
+            first, tokens = first + tokens.shape[1], tokens[:, :0]
+        remind(logits, token, length)
         more = noise[0, level] if len(noise) else logs[0, 0, :0]
-        rank(logits, temperature, more, logs[0, 0], tokens[0], scores[level : level + 1])
+        rank(logits, temperature, more, logs[0, 0], found[level:], scores[level : level + 1])
         path += scores[level]
-        found[level], scores[level], depth = tokens[0, 0], path, depth + 1
+        scores[level], depth, tokens = path, depth + 1, _longer(tokens, found[level])
         reach = 1.0 * path
         if not reach > bar:
             if not len(judge[1]) or level + 1 == levels or not low <= reach <= high:
                 break
             if ends(judge, depth, before, reach, total, logs[0, 0]):
                 break
+        if len(text):
+            text[count], count = found[level], count + 1
         total, before = total + math.exp(reach), reach
-    return found[: level + 1], scores[: level + 1], logs
+    return found[: level + 1], scores[: level + 1], logs, first - start

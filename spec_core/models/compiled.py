@@ -20,6 +20,7 @@ from spec_core.models.forward import Sizes, forward, padded
 from spec_core.models.ranks import SILENCE
 from spec_core.models.tiles import HALF, panels
 from spec_core.models.weights import Weights
+from spec_core.recall import Past
 from spec_core.tensors import zeros
 
 Arrays = tuple[np.ndarray, ...]
@@ -137,31 +138,33 @@ class CompiledModel:
 
     def chain(
         self, tokens: list[int], first: int, noise: np.ndarray | None, levels: int,
-        ranking: tuple[float, float, int], halt: Halt, cache: SlotCache,
-    ) -> tuple[list[int], list[float], np.ndarray]:  # fmt: skip
+        ranking: tuple[float, float, int], halt: Halt, past: Past, cache: SlotCache,
+    ) -> tuple[list[int], list[float], np.ndarray, int]:  # fmt: skip
         """Draft alone behind a text's last tokens, in slots from `first` on.
 
-        The best tokens, path scores and the last logs [1, 1, V], up to so many levels or to a halt;
-        ranking: temperature, the score and the levels so far; noise: [1, levels, V].
+        The best tokens, path scores, the last logs [1, 1, V] and how many tokens were fed, up to so
+        many levels or to a halt;
+        ranking: temperature, the score and the levels so far; noise: [1, levels, V]; past: what may
+        be recalled.
         """
         placed, place = cache.place
-        found, scores, logs = chain(
+        found, scores, logs, fed = chain(
             np.array([tokens]), first, SILENCE if noise is None else noise, levels, ranking,
-            tuple(map(float, halt[:4])), halt.judge() if halt.judge else NOBODY, placed, place,
-            self.arrays, self.widths,
+            tuple(map(float, halt[:4])), halt.judge() if halt.judge else NOBODY, past, placed,
+            place, self.arrays, self.widths,
         )  # fmt: skip
-        return found.tolist(), scores.tolist(), logs
+        return found.tolist(), scores.tolist(), logs, fed
 
     def beam(
         self, tokens: list[int], pool: Arrays, rounds: Arrays, noise: Any,
-        start: tuple[int, int, bool, int], limits: tuple[float, float, float, float],
+        start: tuple[int, int, bool, int], limits: tuple[float, float, float, float], past: Past,
         cache: SlotCache,
     ) -> tuple[int, np.ndarray, Arrays]:  # fmt: skip
         """Draft a tree alone behind a text's last tokens, as `models.beam` has it."""
         placed, place = cache.place
         return beam(
             np.array(tokens), pool, rounds, SILENCE if noise is None else np.asarray(noise), start,
-            limits, placed, place, self.arrays, self.widths,
+            limits, past[:2], placed, place, self.arrays, self.widths,
         )  # fmt: skip
 
     harvest = staticmethod(harvest)
