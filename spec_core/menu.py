@@ -121,5 +121,5 @@ class Menu:
 
 DEFAULT_MENU = Menu.of(
     ["ar", "chain-2", "chain-4", "chain-8", "chain-12", "chain-8@0.1", "chain-8@0.3",
-     "chain-12@0.05", "chain-12@0.15", "chain-20@0.05", "beam-8x2n12@0.08"]
+     "chain-12@0.05", "chain-12@0.15", "chain-16@0.1", "chain-20@0.05", "beam-8x2n12@0.08"]
 )  # fmt: skip
