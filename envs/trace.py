@@ -6,7 +6,8 @@ positions of all texts stand in one row, text by text. Knows no models and no pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +142,28 @@ class Trace:
     def gains(self, plan: Plan) -> NDArray:
         """[N, TREE_FEATURES] of the trees of a plan."""
         return gains(plan, self._pool(plan)[0], self.rooms, self.meta.max_nodes)
+
+    def part(self, texts: Sequence[int]) -> Trace:
+        """Some of the texts, in this order."""
+        ends, told = self.first[1:], np.cumsum(self.told_count)
+        at = np.concatenate([np.arange(ends[i] - self.count[i], ends[i]) for i in texts])
+        rows = np.concatenate([np.arange(told[i] - self.told_count[i], told[i]) for i in texts])
+        return replace(
+            self, texts=[self.texts[i] for i in texts],
+            **{name: getattr(self, name)[list(texts)] for name in PER_TEXT},
+            **{name: getattr(self, name)[rows] for name in PER_TOLD},
+            shapes={name: values[at] for name, values in self.shapes.items()},
+            pools=[{name: values[at] for name, values in pool.items()} for pool in self.pools],
+        )  # fmt: skip
+
+    def fold(self, every: int) -> tuple[Trace, Trace] | None:
+        """All but the last of every so many texts of a domain, and those; None: so many are not."""
+        known = Counter[str]()
+        held, kept = list[int](), list[int]()
+        for i, text in enumerate(self.texts):
+            known[text.domain] += 1
+            (kept if known[text.domain] % every else held).append(i)
+        return (self.part(kept), self.part(held)) if kept and held else None
 
     @classmethod
     def read(

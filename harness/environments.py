@@ -6,6 +6,7 @@ from typing import Any
 
 from harness import build
 from harness.evaluation import Bench
+from harness.looks import EVERY, Look, on_recordings
 from harness.recordings import Stop, recordings
 from spec_core.menu import read_name
 
@@ -13,14 +14,15 @@ from spec_core.menu import read_name
 def make_env(
     config: Any, bench: Bench, about: dict[str, Any], stop: Stop = lambda: False,
     name: str | None = None,
-) -> Any:  # fmt: skip
-    """The environment that the policy learns in; a policy may insist on a head.
+) -> tuple[Any, Look | None]:  # fmt: skip
+    """The environment that the policy learns in, and a look at what is held out, if anything is.
 
     stop: whether somebody wants the making of recordings to end. name: another one than configured.
+    A policy may insist on a head.
     """
     head, name = about.get("head") or config.env.head, name or config.env.name
     if name == "live":
-        return _live(config, bench, head)
+        return _live(config, bench, head), None
     if name == "replay":
         return _replay(config, bench, head, stop)
     raise ValueError(f"no environment {name!r}; known: live, replay")
@@ -48,7 +50,8 @@ def _batch(config: Any, size: int) -> dict[str, Any]:
     return {"num_envs": size}
 
 
-def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
+def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look | None]:
+    from envs.cost import Costs
     from envs.replay import ReplayVectorEnv
     from envs.trace import Trace, check_disjoint
 
@@ -63,8 +66,13 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
         raise ValueError(
             f"{traces}: recorded at temperature {trace.meta.temperature}, not {config.temperature}"
         )
-    return ReplayVectorEnv(
-        trace, costs, num_envs=config.num_envs, loads=loads, seed=config.seed, menu=menu,
-        head=head, plan=read_name(config.env.plan), budgets=list(config.env.budgets),
-        reward=config.reward.name, doubt=list(config.env.doubt), together=config.env.together,
+    prices = Costs.read(costs)
+    parts = trace.with_menu(menu).fold(EVERY) if loads == [1] and not config.env.together else None
+    look = on_recordings(*parts, prices) if parts else None
+    env = ReplayVectorEnv(
+        parts[0] if parts else trace, prices, num_envs=config.num_envs, loads=loads,
+        seed=config.seed, menu=menu, head=head, plan=read_name(config.env.plan),
+        budgets=list(config.env.budgets), reward=config.reward.name,
+        doubt=list(config.env.doubt), together=config.env.together,
     )  # fmt: skip
+    return env, look

@@ -15,8 +15,9 @@ from harness import build
 from harness.evaluation import Bench, Prompt, evaluate
 from harness.folder import RunFolder
 from harness.loggers import Logger, make_logger
+from harness.looks import on_dev
 from harness.machine import machine
-from harness.training import Budget, Stopped, Trainer, learn_for, stoppable
+from harness.training import LOOKS, Budget, Stopped, Trainer, learn_for, stoppable
 from reports.html import write_report
 from reports.statistics import check_lossless, summarise
 from reports.table import table
@@ -137,8 +138,9 @@ def _train_learner(
     from harness.environments import make_env
     from policies.learners import make_learner
 
-    budget = Budget(config.steps, config.minutes, config.probe_every)
-    env = make_env(config, bench, about, stop)
+    env, look = make_env(config, bench, about, stop)
+    every = min(config.probe_every, 60 * config.minutes / LOOKS) if look else config.probe_every
+    budget = Budget(config.steps, config.minutes, every)
     learner = make_learner(about["name"], env, config.seed, **(about.get("arguments") or {}))
     live = config.env.name == "live"
     if live and config.pretrain and folder.whole("state") is None:
@@ -146,8 +148,8 @@ def _train_learner(
     folder.status("training")
     with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
         probes = spread(dev, config.dev_prompts)
-        probing = build.shorter(config, bench)
-        Trainer(learner, env, static, probing, probes, budget, folder, logger, bar).run(stop)
+        look = look or on_dev(build.shorter(config, bench), static, probes)
+        Trainer(learner, env, look, budget, folder, logger, bar).run(stop)
 
 
 def _pretrain(
@@ -158,14 +160,16 @@ def _pretrain(
     from harness.environments import make_env
     from policies.learners import make_learner
 
+    def keep() -> None:
+        with folder.replacing("pretrained") as path:
+            early.save(path)
+
     folder.status("pretraining")
-    recorded = make_env(config, bench, about, stop, "replay")
+    recorded, look = make_env(config, bench, about, stop, "replay")
     early = make_learner(about["name"], recorded, config.seed, **(about.get("arguments") or {}))
     with tqdm(total=round(60 * config.pretrain), unit="s", bar_format=BAR, file=sys.stderr) as bar:
-        learn_for(60 * config.pretrain, early, recorded, bar, stop)
-    with folder.replacing("pretrained") as path:
-        early.save(path)
-        learner.restore(path)
+        learn_for(60 * config.pretrain, early, recorded, look, keep, bar, stop)
+    learner.restore(folder.whole("pretrained"))
 
 
 def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:

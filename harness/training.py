@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation import Bench, Prompt
 from harness.folder import RunFolder
 from harness.loggers import Logger
-from harness.tuning import speeds
-from spec_core.policy import Policy
+from harness.looks import Look
 
 TELL_EVERY, SAVE_EVERY = 0.5, 2.0  # seconds of learning
+LOOKS = 5  # at what learns from recordings
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,10 @@ class Trainer:
     """One learner in one environment, with its checkpoints in one folder."""
 
     def __init__(
-        self, learner: Any, env: Any, static: Policy, bench: Bench, dev: list[Prompt],
-        budget: Budget, folder: RunFolder, logger: Logger, bar: Any,
+        self, learner: Any, env: Any, look: Look, budget: Budget, folder: RunFolder,
+        logger: Logger, bar: Any,
     ) -> None:  # fmt: skip
-        self.learner, self.env, self.static, self.bench, self.dev = learner, env, static, bench, dev
+        self.learner, self.env, self.look = learner, env, look
         self.budget, self.folder, self.logger, self.bar = budget, folder, logger, bar
         self.elapsed, self.probed, self.best = 0.0, 0.0, 0.0  # best: speed over the static's
         self.begun = learner.steps  # it may have learned elsewhere; those steps are not counted
@@ -119,10 +118,10 @@ class Trainer:
             self.probe()
 
     def probe(self) -> None:
-        """Measure the policy against the static plan on dev; the best so far is exported."""
+        """Measure the policy against the static plan; the best so far is exported."""
         policy = self.learner.policy()
-        found = speeds(self.bench, {"static": self.static, "learned": policy}, self.dev)
-        ratio = found["learned"] / found["static"]
+        learned, static = self.look(policy)
+        ratio = learned / static
         if ratio > self.best:
             self.best = ratio
             with self.folder.replacing("policy") as folder:
@@ -130,13 +129,13 @@ class Trainer:
         self.probed = self.elapsed
         self.clock = time.monotonic()  # probing is not learning
         metrics = {
-            "dev/learned": found["learned"],
-            "dev/static": found["static"],
+            "dev/learned": learned,
+            "dev/static": static,
             "dev/best": self.best,
         }
         self._log(metrics)
         self.bar.set_postfix_str(
-            f"dev {found['learned']:.1f} tok/s, best static {found['static']:.1f}, "
+            f"dev {learned:.1f} tok/s, best static {static:.1f}, "
             f"best {100 * (self.best - 1):+.1f} %"
         )
 
@@ -155,21 +154,40 @@ class Trainer:
 
 
 def learn_for(
-    seconds: float, learner: Any, env: Any, bar: Any, stop: Callable[[], bool]
+    seconds: float, learner: Any, env: Any, look: Look | None, keep: Callable[[], None], bar: Any,
+    stop: Callable[[], bool],
 ) -> None:  # fmt: skip
-    """Learn for some time, without looks at dev; raises Stopped when asked to stop."""
-    start = time.monotonic()
+    """Learn for some time, and keep what is best by some looks; raises Stopped when asked to stop.
+
+    Without a look, what is learned in the end is kept. Looking is not learning.
+    """
+    spent, best, looked, clock = 0.0, -1.0, 0, time.monotonic()
+
+    def judge() -> None:
+        nonlocal best, clock
+        learned, static = look(learner.policy()) if look else (1.0, 1.0)
+        if learned / static >= best:
+            best = learned / static
+            keep()
+        bar.set_postfix_str(f"held out {100 * (learned / static - 1):+.1f} %" if look else "")
+        clock = time.monotonic()
 
     def watch(progress: Any) -> bool:
-        elapsed = time.monotonic() - start
+        nonlocal spent, looked, clock
+        now = time.monotonic()
+        spent, clock = spent + now - clock, now
         rate = float(getattr(env, "rate", 0.0))
         bar.set_description_str(f"recordings, step {progress.steps} | now {rate:.1f} tok/s")
-        bar.n = min(round(elapsed), bar.total)
+        bar.n = min(round(spent), bar.total)
         if stop():
             raise Stopped
-        return elapsed < seconds
+        if look and looked < LOOKS - 1 and spent * LOOKS > seconds * (looked + 1):
+            looked += 1
+            judge()
+        return spent < seconds
 
     learner.learn(env, sys.maxsize, watch)
+    judge()
 
 
 def append_metrics(file: Path, step: int, metrics: dict[str, float]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recalled import longest
 from small import CPU, VOCAB, Counting, drafter
 
 from spec_core import Plan
@@ -22,18 +23,6 @@ from spec_core.rows import EVEN, SURE, TRUST, Machine, Torch
 
 LOOP = [*range(5)] * 8
 texts = st.lists(st.integers(0, 2), min_size=1, max_size=40)
-
-
-def longest(text: list[int], path: list[int]) -> tuple[int, int]:
-    """As it is meant: the token after the longest common end, of equals the latest."""
-    whole, best = text + path, (0, 0)
-    for place in range(1, len(text)):
-        common = 0
-        while common < min(place, SURE) and text[place - 1 - common] == whole[-1 - common]:
-            common += 1
-        if common and common >= best[1]:
-            best = text[place], common
-    return best
 
 
 @given(texts, texts)

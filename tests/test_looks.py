@@ -1,0 +1,132 @@
+"""Looks at what is learned: texts held out of a recording, and the best that was seen is kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from recalled import longest
+from small import Letters
+from test_trace import same
+from traces import costs_of, invented, lettered, meta_of, prompts, recorded
+
+from envs.cost import price
+from envs.oracle import static
+from envs.recorder import Recorder
+from envs.runs import run_policy
+from envs.trace import assemble
+from harness import training
+from harness.looks import on_recordings
+from harness.training import LOOKS, Stopped, learn_for
+from spec_core import Menu, MenuPolicy, Table
+from spec_core.rows import SURE
+
+
+def always(trace, plan: int) -> MenuPolicy:
+    """A policy that takes one plan."""
+    return MenuPolicy(trace.menu, Table([0], [[]], np.array([plan])))
+
+
+def test_a_part_is_what_was_recorded_of_those_texts():
+    whole = recorded(lettered(), count=4)
+    assert same(whole.part([0, 1, 2]), recorded(lettered(), count=3))
+    turned = whole.part([2, 0])
+    assert [text.id for text in turned.texts] == ["p2", "p0"]
+    assert turned.visited(1).size == sum(whole.part([i]).visited(1).size for i in (0, 2))
+
+
+def test_one_text_of_so_many_of_each_domain_is_held_out():
+    trace = invented([np.zeros((3 + i, 2), np.uint8) for i in range(11)])
+    kept, held = trace.fold(5)
+    assert [text.id for text in held.texts] == ["t8", "t9"]  # the fifth of each domain
+    assert {t.id for t in kept.texts} | {"t8", "t9"} == {text.id for text in trace.texts}
+    assert len(kept) + len(held) == len(trace)
+    assert trace.part([0, 1, 2]).fold(5) is None
+
+
+def test_a_look_at_recordings_is_by_the_prices_of_texts_held_out():
+    costs, trace = costs_of(contexts=[16, 999]), recorded(lettered(), count=10)
+    kept, held = trace.fold(5)
+    assert [text.id for text in held.texts] == ["p8", "p9"]
+    look = on_recordings(kept, held, costs)
+    best = static(kept, price(kept, costs, 1).seconds).pooled
+    speeds = [run_policy(held, costs, always(trace, m)).speed for m in range(4)]
+    assert [look(always(trace, m))[0] for m in range(4)] == speeds and len(set(speeds)) == 4
+    assert look(always(trace, 0))[1] > speeds[best]  # which is charged nothing for deciding
+
+
+def test_levels_that_the_past_drafts_alone_are_recorded_and_cost_no_round():
+    pair, menu = lettered(), Menu.of(["ar", "chain-6", "beam-3x2n4"])
+    prompt, meta = "01234" * 6, meta_of(pair, menu, max_new_tokens=10)
+    loop = {"id": "loop", "prompt": prompt}
+    trace = assemble(meta, list(Recorder(pair, meta).record([loop, *prompts(2)])))
+    own, levels = Letters().encode(prompt), trace.shapes["levels"][:, 1].astype(int)
+    text, spared = own + trace.tokens[: trace.told_count[0]].tolist(), trace.shapes["spared"][:, 1]
+    path = list[int]()
+    while longest(own, path)[1] == SURE and len(path) < 6:
+        path.append(longest(own, path)[0])
+    assert len(path) == levels[0] == spared[0] == 6
+    at = next(i for i in range(1, 5) if longest(text[: len(own) + i], [])[1] < SURE)
+    assert spared[at] < levels[at]
+    assert not spared[trace.first[1] :].any() and not trace.shapes["spared"][:, [0, 2]].any()
+    cheap = costs_of((1, 4), contexts=[16, 999], recall=0.125)
+    drafts = price(trace, cheap).draft[:, 1]
+    assert drafts[0] == 0.125 and drafts[at] == cheap.drafting(1, levels - spared, 100)[at]
+    assert price(trace, cheap, 4).draft[0, 1] == cheap.drafting(1, 6, 100, 4)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when they are told to."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+class Learner:
+    """Learns in steps of a second; its policy is the number of its steps."""
+
+    def __init__(self, clock) -> None:
+        self.clock, self.steps = clock, 0
+
+    def learn(self, env, steps, watch) -> None:
+        going = True
+        while going:
+            self.steps += 1
+            self.clock.seconds += 1
+            going = watch(SimpleNamespace(steps=self.steps))
+
+    def policy(self) -> int:
+        return self.steps
+
+
+class Bar:
+    """Shows nothing."""
+
+    total = 100
+
+    def set_description_str(self, text: str) -> None: ...
+
+    set_postfix_str = set_description_str
+
+
+def test_the_best_by_the_looks_is_kept(clock):
+    learner, kept, seen = Learner(clock), [], []
+
+    def look(policy: int) -> tuple[float, float]:
+        seen.append(policy)
+        clock.seconds += 100  # looking is not learning
+        return {1: 1.0, 2: 0.5, 3: 3.0}.get(len(seen), 2.0), 1.0
+
+    learn_for(50, learner, None, look, lambda: kept.append(learner.steps), Bar(), lambda: False)
+    assert len(seen) == LOOKS and seen[-1] == learner.steps == 50
+    assert kept == [seen[0], seen[2]]
+
+
+def test_without_a_look_the_last_is_kept_and_a_wish_to_stop_is_heard(clock):
+    learner, kept = Learner(clock), []
+    learn_for(20, learner, None, None, lambda: kept.append(learner.steps), Bar(), lambda: False)
+    assert kept == [20]
+    with pytest.raises(Stopped):
+        learn_for(20, learner, None, None, lambda: None, Bar(), lambda: True)
