@@ -53,10 +53,12 @@ def speed() -> str:
     by_domain = content["best plan / autoregressive by domain"]
     lines += [f"| {name} | {interval(v)} |" for name, v in by_domain.items()]
     prompts = len({row["prompt_id"] for row in content["rows"]})
-    plan = describe(content["plan"])
+    plan, alone = (describe(content[name]) for name in ("plan", "plan without recall"))
+    tokens = max(row["new_tokens"] for row in content["rows"])
     lines += [
         "",
-        f"{prompts} test prompts, T = 0, batch 1, fp32; best plan (tuned on dev): {plan}.",
+        f"{prompts} test prompts, {tokens} new tokens, T = 0, batch 1, fp32; best plan (tuned on "
+        f"dev): {plan}; without recall: {alone}.",
     ]
     return "\n".join([*lines, f"Source: {origin(content)}."])
 
