@@ -67,7 +67,8 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
             f"{traces}: recorded at temperature {trace.meta.temperature}, not {config.temperature}"
         )
     prices = Costs.read(costs)
-    parts = trace.with_menu(menu).fold(EVERY) if loads == [1] and not config.env.together else None
+    trace = trace.with_menu(menu) if head == "menu" else trace
+    parts = trace.fold(EVERY) if loads == [1] and not config.env.together else None
     look = on_recordings(*parts, prices) if parts else None
     env = ReplayVectorEnv(
         parts[0] if parts else trace, prices, num_envs=config.num_envs, loads=loads,
