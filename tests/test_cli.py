@@ -282,3 +282,13 @@ def test_an_interrupt_that_a_library_swallows_ends_the_next_cycle():
         printer.interrupt()
     with pytest.raises(KeyboardInterrupt):
         printer.watch(None)
+
+
+def test_recall_changes_the_draft_and_not_the_text(folders, capsys):
+    found = []
+    for flag in ("--recall", "--no-recall"):
+        line = ["abcabcabcabcabcabcabcabcabc", *pair(folders), "--max-new-tokens", "40", "--json"]
+        assert main([*line, flag]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["tokens"] == found[1]["tokens"]
+    assert found[0]["stats"]["cycles"] != found[1]["stats"]["cycles"]

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import CPU, build, drafter, target
 
-from spec_core import Pair, load_pair
+from spec_core import Pair, embedded, load_pair
 from spec_core.models.base import ModelError
 from spec_core.models.load import load_model
+from spec_core.pair import chosen_recall
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,11 @@ def test_two_vocabularies_are_refused_with_both_sizes():
     small = type("Small", (), {"vocab_size": 60, "max_context": other.max_context})()
     with pytest.raises(ModelError, match="target has 61 tokens, the draft 60"):
         Pair(target(), small)
+
+
+@pytest.mark.parametrize(("asked", "recalls"), [(None, True), (True, True), (False, False)])
+def test_a_pair_on_the_cpu_recalls_unless_it_is_told_not_to(asked, recalls):
+    pair = load_pair(recall=asked)
+    assert pair.recalls == recalls == pair.drafter.recall
+    assert not load_pair(embedded.target_path()).recalls
+    assert chosen_recall(asked, torch.device("cuda")) == bool(asked)
