@@ -29,6 +29,7 @@ from spec_core.menu import DEFAULT_MENU, Menu
 from spec_core.pair import Pair, load_pair
 from spec_core.plan import Plan
 from spec_core.policy import Fixed
+from spec_core.rows import SURE
 
 Shape = tuple[int, int]  # the widest round and rounds
 COARSE = (24, 32, 48, 64, 96, 128, 192)
@@ -88,10 +89,11 @@ def measurements(stand: Stand, shapes: list[Shape], nodes: list[int]) -> dict[Ke
     return {key: partial(stand.undone, measure) for key, measure in made.items()}
 
 
-def _recalling(pair: Pair, context: int, temperature: float) -> Measure:
-    """A draft behind a text that repeats itself."""
-    text = [i % PERIOD for i in range(context)]
-    stand = Stand(pair, [text], QUESTIONS + 2, temperature)
+def _recalling(pair: Pair, context: int) -> Measure:
+    """A draft behind a text that repeats itself often enough."""
+    period = min(PERIOD, pair.target.vocab_size)
+    text = [i % period for i in range(max(context, 2 * (period + SURE)))]
+    stand = Stand(pair, [text], QUESTIONS + 2, 0.0)
     return partial(stand.undone, partial(stand.draft, Plan(QUESTIONS)))
 
 
@@ -129,8 +131,8 @@ def measure(
         cells, most = dict[Key, Measure](), max(QUESTIONS + 2, *sizes["nodes"])
         for stand in stands(pair, batch, sizes["contexts"], most, temperature):
             cells |= measurements(stand, drafts, sizes["nodes"])
-        if batch == 1 and pair.recalls:
-            cells["recall",] = _recalling(pair, sizes["contexts"][0], temperature)
+        if batch == 1 and pair.recalls and temperature == 0:
+            cells["recall",] = _recalling(pair, sizes["contexts"][0])
         rounds = Rounds(cells, said, start, spent + max(seconds - spent, 0) / left)
         found |= rounds.run(repeats)
         numbers.append(rounds.number)
@@ -151,8 +153,9 @@ def _table(
             made[place] = np.nan if values is None else figure(values)
         return made
 
-    middle = {kind: next_larger(of(kind, lambda v: float(np.median(v)))) for kind in KINDS}
+    middle = {kind: of(kind, lambda v: float(np.median(v))) for kind in KINDS}
     middle |= {kind: rising(middle[kind]) for kind in ("draft", "verify", "line")}
+    middle = {kind: next_larger(table) for kind, table in middle.items()}
     trees = middle["verify"]
     fixed, chosen = (middle[kind].mean(1) for kind in ("overhead", "decide"))
     asked = (middle["asked"] - middle["unasked"]).mean(1)
@@ -163,7 +166,7 @@ def _table(
         line=np.where(np.isnan(middle["line"]), trees[0], middle["line"]),
         decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked, 0) / QUESTIONS,
         spread=float(np.nanmedian(spreads["verify"])),
-        recall=float(np.median(found["recall",])) if ("recall",) in found else 0.0,
+        recall=float(np.median(found["recall",])) if ("recall",) in found else None,
         measured={kind: {"count": count[kind], "spread": plain(spreads[kind])} for kind in KINDS},
     )  # fmt: skip
 

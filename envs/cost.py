@@ -44,7 +44,7 @@ class Costs:
     decide: Floats  # [batches] what a learned policy adds: features and a small network
     ask: Floats  # [batches] what each question after the plan adds: a level's or a tree's
     spread: float  # relative spread of one measurement
-    recall: float = 0.0  # a single text's draft that needs no model
+    recall: float | None = None  # a single text's draft that needs no model
     # By table: how often each cell was measured ("count"), and its own relative spread ("spread").
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -131,6 +131,15 @@ class Costs:
         """Seconds that a learned policy adds to a cycle."""
         return float(self._cells("decide", {"batches": batch}))
 
+    def recalling(self) -> float:
+        """Seconds of a single text's draft that needs no model."""
+        if self.recall is None:
+            raise ValueError(
+                "what a draft costs that recalls was not measured: "
+                "python -m envs.calibrate --recall --temperature 0 --out FILE"
+            )
+        return self.recall
+
     def asking(self, batch: int = 1) -> float:
         """Seconds of each question that a learned policy is asked after the plan."""
         return float(self._cells("ask", {"batches": batch}))
@@ -169,7 +178,9 @@ def price(trace: Trace, costs: Costs, batch: int = 1) -> Prices:
     context = trace.lengths[:, None]
     width = np.broadcast_to(widest, levels.shape)
     draft = costs.drafting(np.where(run > 0, width, 1), run, context, batch)
-    draft = np.where((levels > 0) & (run == 0), costs.recall, draft)
+    recalled = (levels > 0) & (run == 0)
+    if recalled.any():
+        draft = np.where(recalled, costs.recalling(), draft)
     branched = [branches(plan) for plan in trace.menu.plans]
     return Prices(draft, nodes, draft + costs.verifying(nodes, context, batch, branched))
 

@@ -152,6 +152,7 @@ def shape(plan: Plan, pool: Pool, rooms: NDArray, max_nodes: int) -> Shape:
     accepted, reached = path.sum(1), (passed * pool.depths).max(1).astype(np.int64)
     run = np.minimum(fits, reached + 1) if plan.threshold else fits
     among = np.arange(pool.spared.shape[1]) < run[:, None]
+    among &= plan.depth < min(plan.budget, max_nodes)  # others are drafted as trees are
     return Shape(
         accepted, kept.sum(1), (kept * pool.depths).max(1), run, (pool.spared & among).sum(1),
         weights.cumsum(1)[:, -1],  # in order: a sum that does not depend on padding

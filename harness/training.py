@@ -1,4 +1,4 @@
-"""The training loop: a learner learns, its policy is probed on dev, the best one is kept.
+"""The training loop: a learner learns, looks are taken at its policy, the best one is kept.
 
 Knows no configuration: learners, environments and benches are handed in.
 """
@@ -25,7 +25,7 @@ LOOKS = 5  # at what learns from recordings
 
 @dataclass(frozen=True)
 class Budget:
-    """When training ends and how often it looks at dev."""
+    """When training ends and how often it looks at the policy."""
 
     steps: int
     minutes: float

@@ -66,7 +66,7 @@ class Torch:
         windows = torch.cat((front, texts[:, :-1]), 1).unfold(1, SURE, 1).flip(-1)  # [B, N, SURE]
         same = windows[:, None] == ends[:, :, None]
         place = place.to(texts.device) - 1
-        lengths = same.long().cumprod(-1).sum(-1) * (place < known)  # [B, W, N]
+        lengths = same.byte().cumprod(-1, dtype=torch.uint8).sum(-1) * (place < known)  # [B, W, N]
         best = (lengths * len(place) + place).argmax(-1)  # the longest, the latest of equals
         length = lengths.gather(2, best[..., None])
         token = texts.gather(1, best)[..., None]

@@ -74,6 +74,10 @@ def test_levels_that_the_past_drafts_alone_are_recorded_and_cost_no_round():
     drafts = price(trace, cheap).draft[:, 1]
     assert drafts[0] == 0.125 and drafts[at] == cheap.drafting(1, levels - spared, 100)[at]
     assert price(trace, cheap, 4).draft[0, 1] == cheap.drafting(1, 6, 100, 4)
+    with pytest.raises(ValueError, match="calibrate --recall"):
+        price(trace, costs_of(contexts=[16, 999], recall=None))
+    cut = Menu.of(["ar", "chain-6n4"])  # drafted as trees are, by the model
+    assert not trace.with_menu(cut).shapes["spared"].any()
 
 
 @pytest.fixture

@@ -68,6 +68,6 @@ def costs_of(batches: tuple[int, ...] = (1,), **changes) -> Costs:
     costs = Costs(
         {"device": "round"}, True, list(batches), contexts, widths, levels, nodes,
         draft, verify, verify[0] / 2,
-        *(np.full(len(batches), price) for price in (0.5, 0.25, 0.03)), 0.1,
+        *(np.full(len(batches), price) for price in (0.5, 0.25, 0.03)), 0.1, 7.0,
     )  # fmt: skip
     return replace(costs, **changes)

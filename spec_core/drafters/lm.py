@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from spec_core.ranking import Ranker
 
 NOTHING_RECALLED = Forgetful()
-CATCH_UP = 2  # a cycle leaves at most this many tokens unseen: the last accepted one and the bonus
+CHUNK = 512  # tokens of a prefill that are read at once
+CATCH_UP = 2  # the last accepted token and the bonus, which a cycle with the model leaves unseen
 
 
 @lru_cache(maxsize=8)
@@ -48,7 +49,7 @@ def straight(model: Model, tokens: Tensor, first: int, cache: Cache, keep: int) 
 
 
 def prefill(
-    model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int = 512
+    model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int = CHUNK
 ) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
     mine = cache.rows(row, row + 1)
@@ -164,7 +165,7 @@ class ChainDraftState(ModelDraftState):
         """All levels in one call, or those up to a halt; the model is fed when it is needed."""
         depth = len(path)
         if not path:
-            if self.known[0] == 0:
+            if self.known[0] == 0 or len(text) - self.known[0] > CHUNK:
                 self._catch_up([text])
             self.reached = self.known[0]
         self.reached = min(self.reached, len(text) + depth - 1)

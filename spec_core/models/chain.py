@@ -70,7 +70,8 @@ def chain(tokens, first, noise, levels, ranking, halt, judge, past, placed, plac
             first, tokens = first + tokens.shape[1], tokens[:, :0]
         remind(logits, token, length)
         more = noise[0, level] if len(noise) else logs[0, 0, :0]
-        rank(logits, temperature, more, logs[0, 0], found[level:], scores[level : level + 1])
+        here = slice(level, level + 1)
+        rank(logits, temperature, more, logs[0, 0], found[here], scores[here])
         path += scores[level]
         scores[level], depth, tokens = path, depth + 1, _longer(tokens, found[level])
         reach = 1.0 * path
