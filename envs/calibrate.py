@@ -152,6 +152,7 @@ def _table(
         return made
 
     middle = {kind: next_larger(of(kind, lambda v: float(np.median(v)))) for kind in KINDS}
+    middle |= {kind: rising(middle[kind]) for kind in ("draft", "verify", "line")}
     trees = middle["verify"]
     fixed, chosen = (middle[kind].mean(1) for kind in ("overhead", "decide"))
     asked = (middle["asked"] - middle["unasked"]).mean(1)
@@ -173,6 +174,22 @@ def next_larger(table: np.ndarray) -> np.ndarray:
     for place in reversed(range(made.shape[-1] - 1)):
         here = made[..., place]
         here[...] = np.where(np.isnan(here), made[..., place + 1], here)
+    return made
+
+
+def rising(table: np.ndarray) -> np.ndarray:
+    """The nearest that never falls along the last axis: a level or a node more costs no less.
+
+    Falls are noise, and a learner would find them. NaNs stay.
+    """
+    made = table.copy()
+    for row in made.reshape(-1, made.shape[-1]):
+        known, pools = np.flatnonzero(~np.isnan(row)), list[list[float]]()
+        for value in row[known]:
+            pools.append([value])
+            while len(pools) > 1 and np.mean(pools[-2]) >= np.mean(pools[-1]):
+                pools[-2:] = [pools[-2] + pools[-1]]
+        row[known] = np.concatenate([[np.mean(p)] * len(p) for p in pools]) if pools else []
     return made
 
 

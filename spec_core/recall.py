@@ -55,14 +55,17 @@ class Memory(Forgetful):
 
     def __init__(self, batch: int, slots: int, device: torch.device) -> None:
         self.texts = torch.zeros(batch, slots, dtype=torch.int64, device=device)
+        self.rows: Any = list(self.texts)  # where they are written
+        if device.type == "cpu":
+            self.rows = list(self.texts.numpy())  # which takes a tenth of the time
         self.noted = [0] * batch  # leading tokens of each text that stand there
         self.drafted = self.texts[:, :1]  # [B, slots so far] tokens; the root's is not read
 
     def _note(self, texts: list[list[int]]) -> None:
         for row, text in enumerate(texts):
-            begin = self.noted[row]
-            if begin < len(text):
-                self.texts[row, begin : len(text)] = torch.tensor(text[begin:])
+            new = text[self.noted[row] :]
+            made = new if self.texts.is_cpu else torch.tensor(new)
+            self.rows[row][self.noted[row] : len(text)] = made
             self.noted[row] = len(text)
 
     def start(self, texts: list[list[int]], logits: Tensor) -> Tensor:
@@ -85,9 +88,9 @@ class Memory(Forgetful):
 
     def past(self, text: list[int], path: list[int]) -> Past:
         self._note([text])
-        own: Any = self.texts[0].numpy()
-        count = len(text) + len(path)
-        own[len(text) : count] = path
+        own, count = self.rows[0], len(text) + len(path)
+        if path:
+            own[len(text) : count] = path
         return own, len(text), count
 
     def spared(self, text: list[int], path: list[int]) -> list[bool]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from traces import lettered, recorded
 
 from envs import calibrate, rounds
@@ -140,3 +143,17 @@ def test_an_interrupted_calibration_writes_nothing(tmp_path, monkeypatch, capsys
 def test_no_time_is_refused(tmp_path, capsys, minutes):
     assert calibrate.main(["--out", str(tmp_path / "c.json"), "--minutes", minutes]) == 2
     assert "--minutes more than 0" in capsys.readouterr().err
+
+
+@given(st.lists(st.floats(0.5, 2) | st.just(math.nan), min_size=1, max_size=12))
+def test_a_table_never_falls_and_stays_near(row):
+    table = np.array([row, row])
+    found, known = calibrate.rising(table), ~np.isnan(table)
+    assert (np.isnan(found) == ~known).all() and (found[0][known[0]] == found[1][known[1]]).all()
+    steps = found[0][known[0]]
+    assert (np.diff(steps) >= -1e-12).all()
+    assert math.isclose(steps.sum(), table[0][known[0]].sum(), abs_tol=1e-9)
+    again = calibrate.rising(found)
+    assert np.allclose(again, found, equal_nan=True)
+    own = np.sort(table[0][known[0]])
+    assert np.allclose(calibrate.rising(own[None])[0], own)

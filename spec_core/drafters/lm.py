@@ -168,7 +168,7 @@ class ChainDraftState(ModelDraftState):
                 self._catch_up([text])
             self.reached = self.known[0]
         self.reached = min(self.reached, len(text) + depth - 1)
-        unseen = (text + path)[self.reached :]
+        unseen = text[self.reached :] + path[max(self.reached - len(text), 0) :]
         noise = None if rank.sound is None else np.asarray(rank.sound)[:, depth:]
         ranking, past = (rank.temperature, score, depth), self.memory.past(text, path)
         tokens, scores, rank.found, fed = self.model.chain(
