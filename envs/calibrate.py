@@ -183,13 +183,14 @@ def rising(table: np.ndarray) -> np.ndarray:
     Falls are noise, and a learner would find them. NaNs stay.
     """
     made = table.copy()
-    for row in made.reshape(-1, made.shape[-1]):
+    for place in np.ndindex(made.shape[:-1]):
+        row = made[place]
         known, pools = np.flatnonzero(~np.isnan(row)), list[list[float]]()
         for value in row[known]:
             pools.append([value])
             while len(pools) > 1 and np.mean(pools[-2]) >= np.mean(pools[-1]):
                 pools[-2:] = [pools[-2] + pools[-1]]
-        row[known] = np.concatenate([[np.mean(p)] * len(p) for p in pools]) if pools else []
+        row[known] = [np.mean(pool) for pool in pools for _ in pool]
     return made
 
 
