@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from traces import lettered, recorded
 
 from envs import calibrate, rounds
-from envs.calibrate import few, learned, measure, next_larger, shapes_of, sizes_for
+from envs.calibrate import few, learned, measure, shapes_of, sizes_for
 from envs.cost import Costs, price
 from envs.rounds import LEAST, TAKES, Rounds, spread
+from envs.staircase import next_larger, rising
 from envs.stand import stands
 from spec_core import Fixed, Menu, Plan
 from spec_core.menu import DEFAULT_MENU
@@ -148,12 +149,12 @@ def test_no_time_is_refused(tmp_path, capsys, minutes):
 @given(st.lists(st.floats(0.5, 2) | st.just(math.nan), min_size=1, max_size=12))
 def test_a_table_never_falls_and_stays_near(row):
     table = np.array([row, row])
-    found, known = calibrate.rising(table), ~np.isnan(table)
+    found, known = rising(table), ~np.isnan(table)
     assert (np.isnan(found) == ~known).all() and (found[0][known[0]] == found[1][known[1]]).all()
     steps = found[0][known[0]]
     assert (np.diff(steps) >= -1e-12).all()
     assert math.isclose(steps.sum(), table[0][known[0]].sum(), abs_tol=1e-9)
-    again = calibrate.rising(found)
+    again = rising(found)
     assert np.allclose(again, found, equal_nan=True)
     own = np.sort(table[0][known[0]])
-    assert np.allclose(calibrate.rising(own[None])[0], own)
+    assert np.allclose(rising(own[None])[0], own)
