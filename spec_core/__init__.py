@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spec_core.chooser import Length, Network, Table
+    from spec_core.chooser import Network, Table
     from spec_core.cycles import conversation, cycle
     from spec_core.decoder import Generation, SpeculativeDecoder, Stats
     from spec_core.learned import MenuPolicy, StopPolicy, TrimPolicy
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spec_core.session import Observation, Outcome, Session
 
 _HOMES = {
-    "chooser": ("Length", "Network", "Table"),
+    "chooser": ("Network", "Table"),
     "cycles": ("conversation", "cycle"),
     "decoder": ("Generation", "SpeculativeDecoder", "Stats"),
     "learned": ("MenuPolicy", "StopPolicy", "TrimPolicy"),
@@ -34,7 +34,6 @@ __all__ = [
     "DEFAULT_MENU",
     "Fixed",
     "Generation",
-    "Length",
     "Menu",
     "MenuPolicy",
     "Network",

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# Numbers to judge by, [1, N], and a network (`spec_core.packed`), or a 0 where they are `bars`.
+# Numbers to judge by, [N, M], and a network (`spec_core.packed`), or less where they are bars.
 Judge = tuple[np.ndarray, np.ndarray]
 LEAST = 1e-8  # smaller path probabilities are taken for 0: level features end there
 
@@ -81,6 +81,16 @@ class Halt(NamedTuple):
 def bars(least: float, most: float) -> Judge:
     """A judge that ends a chain behind a token of a log below `least` or of more entropy."""
     return np.array([[least, most]], np.float32), np.zeros(1, np.int64)
+
+
+@lru_cache
+def _kind(buckets: int, of_step: bool) -> np.ndarray:
+    return np.array([-buckets, of_step])
+
+
+def chances(table: np.ndarray, buckets: int, of_step: bool) -> Judge:
+    """A judge that ends a chain where `spec_core.odds.improbable` says so, by a table for it."""
+    return table, _kind(buckets, of_step)
 
 
 def _log(probability: float) -> float:

@@ -1,7 +1,7 @@
 """Policies asked without leaving the machine code: networks where their features are made.
 
 A menu's is asked once a cycle; one that stops drafts within them, after a level: it reads what
-`StopPolicy.stop` reads, and answers with the same bits. So do rules that are two bars.
+`StopPolicy.stop` reads, and answers with the same bits. So do rules that are bars.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from spec_core.doubt import Judge
 from spec_core.features import along, entropy, place_level
+from spec_core.odds import improbable
 from spec_core.packed import largest
 from spec_core.quick import compiled
 
@@ -32,6 +33,8 @@ def ends(judge, depth, before, path, total, logs):  # type: ignore[no-untyped-de
     judge: a policy's row of features with room for a level's, and its network; or bars.
     """
     row, net = judge
+    if net[0] < 0:
+        return improbable(row, -net[0], net[1], depth, before, path)
     if not net[0]:
         least, most = row[0, 0], row[0, 1]
         if path - before < least:

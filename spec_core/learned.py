@@ -37,7 +37,7 @@ class Chosen(Silent):
     def check(self, choices: int) -> None:
         """Refuse a chooser that does not fit the features or the choices."""
         chooser: Any = self.chooser
-        whole = chooser.kind == "network" or chooser.kind == "length"
+        whole = chooser.kind == "network"
         if chooser.inputs > self.inputs or (whole and chooser.inputs != self.inputs):
             raise ValueError(f"it reads {chooser.inputs} features, there are {self.inputs}")
         if chooser.outputs > choices or (whole and chooser.outputs != choices):

@@ -27,6 +27,10 @@ class LevelView:
     numbers: list[Scores] = field(default_factory=list)  # the pool, on the host
     asked: list[bool] = field(default_factory=list)  # [B] whose answers count
 
+    def __post_init__(self) -> None:
+        if not self.numbers:
+            self.numbers.extend(scores.tolist() for scores in self.pool)
+
     @property
     def near(self) -> Any:
         """The logs in the host's memory, a tensor or an array."""

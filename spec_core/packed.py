@@ -14,7 +14,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from spec_core.models.emitter import BYTES, Emitter
-from spec_core.models.tiles import LANES, compiled, panels, product
+from spec_core.models.products import panels, product
+from spec_core.models.tiles import LANES, compiled
 from spec_core.quick import floats
 
 Array = NDArray[np.float32]

@@ -94,6 +94,11 @@ class Tree:
         return (self.tokens != NOTHING).sum(1).tolist()
 
     @property
+    def told(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and depths [B, N] in the host's memory."""
+        return self.scores.float().cpu().numpy(), self.depths.cpu().numpy()
+
+    @property
     def ancestors(self) -> Tensor:
         """[B or 1, N, N] bool: the attention mask within the tree."""
         if self.chain or self.nodes == 1:
@@ -164,6 +169,11 @@ def _slots(nodes: int, held: int) -> np.ndarray:
     return np.where(index < held, index, -1)[None]
 
 
+@lru_cache(maxsize=256)
+def _depths(nodes: int) -> np.ndarray:
+    return np.arange(nodes)[None]
+
+
 class Line(Tree):
     """A chain of one text in the host's memory: its tensors are made when somebody wants them."""
 
@@ -183,6 +193,23 @@ class Line(Tree):
     def nodes(self) -> int:
         """The root included."""
         return self.depth + 1
+
+    @property
+    def told(self) -> tuple[np.ndarray, np.ndarray]:
+        """As they are."""
+        return self.path, _depths(self.nodes)
+
+    def first(self, nodes: int) -> Tree:
+        """A shorter chain."""
+        if nodes >= self.nodes:
+            return self
+        tokens, scores = self.row[0, :nodes].tolist(), self.path[0, :nodes].tolist()
+        return Line(tokens, scores, min(self.held, nodes))
+
+    def cut(self, budgets: list[int]) -> Tree:
+        """The same: there is one budget."""
+        assert len(budgets) == 1 and budgets[0] >= 1
+        return self.first(budgets[0])
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:

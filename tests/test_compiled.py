@@ -1,20 +1,25 @@
 """The compiled backend: products, softmax and gates; the same bits whatever is computed beside."""
 
+import importlib.util
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llvmlite import binding
 from small import CPU, build, closure, load, random_parents
 from test_fast import CASES
 
 from spec_core.drafters.lm import prefill
 from spec_core.models import load as loading
-from spec_core.models import tiles
+from spec_core.models import products, tiles
 from spec_core.models.base import ModelError, View
 from spec_core.models.compiled import CompiledModel, gated
 from spec_core.models.fast import FastModel
-from spec_core.models.tiles import compiled, panels, product, soften, swish
+from spec_core.models.products import panels, product
+from spec_core.models.tiles import compiled, soften, swish
 
 TEXT = torch.randint(61, (60,), generator=torch.Generator().manual_seed(5)).tolist()
 
@@ -31,7 +36,9 @@ def swished(gate, up):
     swish(gate.ctypes.data, up.ctypes.data, len(gate))
 
 
-def times(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def times(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, product=product
+) -> torch.Tensor:
     """x W^T + b by panels."""
     flat = panels(weight.numpy(), None if bias is None else bias.numpy())
     rows = x.numpy()
@@ -53,6 +60,24 @@ def test_a_product_is_the_product_and_its_rows_have_the_bits_they_have_alone(
     torch.testing.assert_close(found, torch.nn.functional.linear(x, weight, bias))
     for row in range(rows):
         assert torch.equal(times(x[row : row + 1].clone(), weight, bias)[0], found[row])
+
+
+def test_cores_with_few_registers_and_with_many_make_the_same_bits(tmp_path, monkeypatch):
+    found = {}
+    for many in ("", "avx512f"):
+        monkeypatch.setattr(binding, "get_host_cpu_features", lambda many=many: {many: True})
+        path = tmp_path / f"products_{many}.py"  # what it compiles is kept beside it
+        shutil.copy(products.__file__, path)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert bool(many) == module.WIDE
+        chance = torch.Generator().manual_seed(3)
+        for rows in (1, 2, 3, 5, 7, 13, 20):
+            x = torch.randn(rows, 40, generator=chance.manual_seed(rows))
+            weight = torch.randn(115, 40, generator=chance)
+            made = times(x, weight, None, module.product)
+            assert torch.equal(made, found.setdefault(rows, made))
 
 
 @given(st.integers(1, 50), st.floats(0.05, 30))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruling import COSTS
 from small import pair_of
 
+from policies.rules import make_rule
 from policies.rules.doubt import Confidence, Entropy
 from policies.rules.opt_tree import OptTree
 from spec_core import Menu, MenuPolicy, Network, Plan, SpeculativeDecoder, StopPolicy
@@ -87,6 +89,32 @@ def test_rules_of_chains_end_drafts_as_they_would_answer(rule, temperature):
         patch.setattr(rule, "stop", lambda level: answers.append(stop(level)) or answers[-1])
         assert told(rule, temperature) == judged
     assert answers or rule.plan_.depth < 2
+
+
+LEARNING = st.one_of(
+    st.builds(dict, name=st.just("thompson"), calibrated=st.booleans(), seed=st.integers(0, 99),
+              edges=st.sampled_from([(), (0.5,), (0.3, 0.7, 0.9)]), depth=st.integers(2, 9),
+              memory=st.sampled_from([0.9, 1.0])),
+    st.builds(dict, name=st.just("marginal"), costs=st.just(COSTS), depth=st.integers(2, 9),
+              trim=st.booleans(), memory=st.sampled_from([0.9, 0.995])),
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(LEARNING, st.sampled_from([0.0, 1.0]))
+def test_rules_that_learn_end_drafts_as_they_would_answer(arguments, temperature):
+    judged, asked = (make_rule(**arguments) for _ in range(2))
+    asked.levels = True  # now every level is asked about
+    for _ in range(2):  # in the second text they have learned
+        assert told(judged, temperature) == told(asked, temperature)
+    assert judged.state() == asked.state()
+
+
+def test_rules_that_learn_draft_little_and_much():
+    lengths = set[int]()
+    for name, more in (("thompson", {}), ("marginal", {"costs": COSTS, "trim": False})):
+        lengths = {drafted[0] for _, drafted, *_ in told(make_rule(name, **more), 0.0)}
+        assert len(lengths) > 3
 
 
 def test_bars_end_drafts_early_and_late():

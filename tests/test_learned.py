@@ -17,7 +17,6 @@ from spec_core import (
     AUTOREGRESSIVE,
     DEFAULT_MENU,
     Fixed,
-    Length,
     Menu,
     MenuPolicy,
     Network,
@@ -50,13 +49,11 @@ def network(inputs: int, outputs: int, seed: int = 0, activation: str = "tanh") 
 def policies(seed: int = 0):
     """One learned policy of every kind."""
     table = Table([NAMES.index("hit_slow")], [[0.3, 0.6]], np.array([0, 1, 2]))
-    values = [float(plan.depth) for plan in DEFAULT_MENU.plans]
     beam = Plan(4, width=2, budget=9)
     return {
         "network": MenuPolicy(DEFAULT_MENU, network(WIDTH, len(DEFAULT_MENU), seed)),
         "hidden": MenuPolicy(DEFAULT_MENU, network(WIDTH + 4, len(DEFAULT_MENU), seed), 4),
         "table": MenuPolicy(DEFAULT_MENU, table),
-        "length": MenuPolicy(DEFAULT_MENU, Length(network(WIDTH, 1, seed), values)),
         "stop": StopPolicy(Plan(6, budget=7), network(WIDTH + len(LEVEL_FEATURES), 2, seed)),
         "stop beam": StopPolicy(beam, network(WIDTH + len(LEVEL_FEATURES), 2, seed, "relu")),
         "verify": TrimPolicy(beam, [1, 3, 9], network(WIDTH + len(TREE_FEATURES), 3, seed)),

@@ -167,7 +167,7 @@ def test_one_pause_of_the_machine_does_not_ruin_a_plan():
 def test_a_chain_accepted_whole_says_only_at_least():
     env = Toy(easy=1.0, waiting=0)
     learner = learned("adaeagle", env, 2000, exploring=1.0, under=1.0)  # mostly hidden
-    assert np.median(learner.policy().chooser.network.scores(env.draw(100)[0])) > 5.5
+    assert np.median(learner.net.predict(env.draw(100)[0])) > 5.5
 
 
 def test_lengths_become_the_chains_of_the_menu_and_nothing_else():

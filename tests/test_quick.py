@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spec_core.chooser import Length, Network, Table
+from spec_core.chooser import Network, Table
 from spec_core.facts import Facts, drawn, read, told
 from spec_core.features import FEATURES, FRESH, HISTORY, along, fill, follow, known, moved
 from spec_core.layers import Layers
@@ -155,8 +155,8 @@ def test_choosers_decide_as_they_choose(numbers, seed):
     features = np.array(numbers, np.float32).reshape(2, 3)
     edges = sorted(numbers[:2])  # hit exactly, too
     choosers = [
-        Network(*parts([3, 8, 5], seed)), Length(Network(*parts([3, 1], seed)), [0.0, 1.0, 2.0]),
-        Table([2, 0], [edges, [0.5]], np.arange(6).reshape(3, 2)), Table([], [], np.array(3)),
+        Network(*parts([3, 8, 5], seed)), Table([], [], np.array(3)),
+        Table([2, 0], [edges, [0.5]], np.arange(6).reshape(3, 2)),
     ]  # fmt: skip
     for chooser in choosers:
         assert chooser.decide(features) == chooser.choose(features).tolist()

@@ -10,12 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruling import COSTS, PROMPTS, chained, drawn, outcome
+from ruling import COSTS, PROMPTS, chained, drawn, observation, outcome
 from small import pair_of
 
 from policies.rules import make_rule
 from policies.rules.calibration import Calibration
 from policies.rules.costs import Averages, Costs, Staircase
+from policies.rules.draws import beta, seeded
 from policies.rules.marginal import Marginal
 from policies.rules.sequoia import RankCounter, best_shape
 from policies.rules.thompson import Thompson
@@ -27,17 +28,17 @@ def test_thompson_counts_what_was_accepted_and_the_first_refusal():
     rule = Thompson(edges=(0.5,), memory=0.5)
     rule.update(outcome([chained(0.9, 0.4, 0.8), chained(0.3, 0.6, 0.7)], [[1, 2], []]))
     #        low: 0.4 accepted, 0.3 refused; high: 0.9 accepted, 0.8 refused; 0.6, 0.7 not tried
-    assert rule.counts == [[1, 1], [1, 1]]
+    assert rule.counts.tolist() == [[1, 1], [1, 1]]
     rule.update(outcome([chained(0.9, 0.9)], [[1, 2]]))
-    assert rule.counts == [[0.5, 0.5], [2.5, 0.5]]
+    assert rule.counts.tolist() == [[0.5, 0.5], [2.5, 0.5]]
     rule.update(outcome([chained()], [[]]))
-    assert rule.counts == [[0.25, 0.25], [1.25, 0.25]]
+    assert rule.counts.tolist() == [[0.25, 0.25], [1.25, 0.25]]
 
 
 def test_thompson_without_edges_is_one_beta():
     rule = Thompson(edges=())
     rule.update(outcome([chained(0.9, 0.2, 0.8, 0.5)], [[1, 2]]))
-    assert rule.counts == [[2, 1]]
+    assert rule.counts.tolist() == [[2, 1]]
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
@@ -45,12 +46,25 @@ def test_thompson_goes_on_as_often_as_its_posterior_says(calibrated):
     rule = Thompson(edges=(0.5,), calibrated=calibrated, strength=10.0)
     rule.counts[:] = [[2, 8], [29, 1]]
     batch = 4000
+    rule.plan(observation(batch))
     for probability, mean in ((0.2, 3 / 12), (0.8, 30 / 32)):
         scores = torch.full((batch, 1), math.log(probability))
         view = LevelView(1, scores, 1, [torch.zeros(batch, 1), scores], torch.zeros(batch, 1, 2))
         weight = 10 / (10 + {0.2: 10, 0.8: 30}[probability]) if calibrated else 0.0
         right = (1 - weight) * mean + weight * probability  # untrained calibration: the draft's own
-        assert float(rule.stop(view).float().mean()) == pytest.approx(1 - right, abs=0.03)
+        assert np.mean(rule.stop(view)) == pytest.approx(1 - right, abs=0.03)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.4, 0.7), (1.0, 1.0), (3.0, 12.0), (40.0, 2.5)])
+def test_draws_are_those_of_beta_distributions(a, b):
+    state = seeded(7)
+    drawn = np.array([beta(state, a, b) for _ in range(20000)])
+    mean, spread = a / (a + b), math.sqrt(a * b / (a + b + 1)) / (a + b)
+    assert drawn.mean() == pytest.approx(mean, abs=4 * spread / math.sqrt(len(drawn)))
+    assert drawn.std() == pytest.approx(spread, rel=0.03)
+    least = np.mean(drawn < mean)
+    reference = np.random.default_rng(0).beta(a, b, 200000)
+    assert least == pytest.approx(np.mean(reference < mean), abs=0.02)
 
 
 def test_calibration_finds_the_chance_behind_the_draft():
@@ -61,7 +75,8 @@ def test_calibration_finds_the_chance_behind_the_draft():
 
     for _ in range(3000):
         shares = random.uniform(0.05, 0.95, 4).tolist()
-        calibration.learn((math.log(q), 0, random.random() < true(q)) for q in shares)
+        hits = np.array([[random.random() < true(q) for q in shares]])
+        calibration.learn(np.log([shares]), np.ones(hits.shape, np.int64), hits)
     for q in np.linspace(0.1, 0.9, 9):
         assert calibration(math.log(q), 0) == pytest.approx(true(q), abs=0.06)
     assert calibration(-math.inf, 0) == 0
@@ -98,7 +113,7 @@ def test_running_averages_forget_outliers_and_invite_what_is_unknown():
     assert seconds(3, 4, 5, 64) == [0, 1, 1, 1]
     for measured in (5.0, 2.0, 2.0):
         costs.learn(12, measured)
-    assert seconds(4, 6, 8, 12, 16, 9999) == [1, 1, 1, 2, 2, 2]
+    assert seconds(4, 6, 8, 12, 16, 4096, 8192) == [1, 1, 1, 2, 2, 2, 4]
     costs.learn(4, 1000.0)
     assert 1 < costs(4) < 1.2
     for _ in range(200):

@@ -14,7 +14,7 @@ from torch import Tensor
 from policies.learners.base import Array, Choices, Seat
 from policies.learners.loop import Loop, Memory, Step
 from policies.learners.networks import Net, fit
-from spec_core.chooser import Chooser, Length, Network
+from spec_core.chooser import Chooser, Network
 from spec_core.plan import Plan
 
 NEVER = -1e6  # a length that no prediction comes near: that of plans that are no chains
@@ -99,16 +99,30 @@ class AdaEagle(Fitted):
 
     def best(self, features: Array) -> Choices:
         """The chain whose depth is nearest to the prediction; ar is the chain of depth 0."""
-        return np.abs(self.net.predict(features) - np.array(self.lengths, np.float32)).argmin(1)
+        return self.chooser().choose(features)
 
-    def chooser(self) -> Chooser:
-        """The prediction and the depths."""
-        return Length(self.net.network(), self.lengths)
+    def chooser(self) -> Network:
+        """The prediction against the depths."""
+        return nearest(self.net.network(), self.lengths)
 
     def metrics(self) -> dict[str, float]:
         """Of the newest rows."""
         accepted, censored = self.memory.rows[-1024:, -2:].mean(0)
         return {"accepted": float(accepted), "censored": float(censored)}
+
+
+def nearest(network: Network, values: Sequence[float]) -> Network:
+    """Chooses the value nearest to the one number x that a network predicts.
+
+    Of |x - v| the least is of 2 v x - v^2 the largest, and that is a layer.
+    """
+    assert network.outputs == 1, "it predicts one number"
+    wanted = np.array(values, np.float32)[:, None]
+    *weights, last = network.weights
+    *biases, start = network.biases
+    weights.append(2 * wanted * last)
+    biases.append((2 * wanted * start - wanted**2)[:, 0])
+    return Network(weights, biases, network.activation)
 
 
 def is_chain(plan: Plan) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from policies.rules.export import write
 from spec_core.menu import read_plan
@@ -17,6 +16,7 @@ from spec_core.policy import Silent
 
 if TYPE_CHECKING:
     from spec_core.doubt import Doubt
+    from spec_core.level import LevelView
     from spec_core.session import Observation
 
 Array = NDArray[np.float64]
@@ -25,11 +25,6 @@ Array = NDArray[np.float64]
 def planned(**fields: Any) -> Plan:
     """The plan of these fields; ValueError where one is of the wrong kind."""
     return read_plan(fields)
-
-
-def host(tensor: Tensor) -> Array:
-    """The numbers where numpy can reach them; `tolist` is faster for a few."""
-    return tensor.cpu().numpy().astype(np.float64)
 
 
 class Rule(Silent):
@@ -67,7 +62,7 @@ class ChainRule(Rule):
         super().__init__(planned(depth=depth, budget=depth + 1))
 
 
-def steps(pool: list[Tensor]) -> list[float]:
+def steps(level: LevelView) -> list[float]:
     """Log probability of each chain's newest token; -inf where a sequence has none."""
-    newest, before = pool[-1][:, 0].tolist(), pool[-2][:, 0].tolist()
-    return [n - b if n > -math.inf else n for n, b in zip(newest, before, strict=True)]
+    before, newest = level.numbers[-2:]
+    return [n[0] - b[0] if n[0] > -math.inf else n[0] for n, b in zip(newest, before, strict=True)]

@@ -1,22 +1,50 @@
 """Online calibration: draft probabilities to acceptance, by a small logistic model per group.
 
 Knows neither trees nor policies; what a group is (a depth, or everything) the caller says.
-Plain Python: a cycle brings a few labels, for which numpy takes longer.
+Machine code where there is numba: a cycle brings a few labels, for which arrays take longer.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from spec_core.odds import chance, log_odds
+from spec_core.quick import compiled
+
 LEAST = 0.05  # p(1 - p) is taken to be at least this: bounds a single step
+Numbers = NDArray[np.float64]
 
 
-def log_odds(score: float) -> float:
-    """log(q / (1 - q)) of a log probability, the latter within -8 and almost 0."""
-    score = min(max(score, -8.0), -1e-4)
-    return score - math.log(-math.expm1(score))
+@compiled
+def _learn(lines, curvature, prior, memory, scores, groups, hits):  # type: ignore[no-untyped-def]
+    """One Newton step in each group that has labels; how many levels something could be hit in."""
+    sums, tried = np.zeros((len(lines), 5)), 0
+    for b in range(len(scores)):
+        deepest = reached = 0
+        for n in range(scores.shape[1]):
+            level, score = groups[b, n], 1.0 * scores[b, n]
+            if level == 0 or score == -np.inf:
+                continue
+            deepest, reached = max(deepest, level), max(reached, level * hits[b, n])
+            group = min(level, len(lines)) - 1
+            x, hoped = log_odds(score), chance(lines[group, 0], lines[group, 1], score)
+            miss, bend = hits[b, n] - hoped, max(hoped * (1 - hoped), LEAST)
+            for k, part in enumerate((miss, miss * x, bend, bend * x, bend * x * x)):
+                sums[group, k] += part
+        tried += min(reached + 1, deepest)
+    for group, total in enumerate(sums):
+        if total[2] > 0:
+            mine = curvature[group]
+            for k in range(3):
+                base = prior if k != 1 else 0.0
+                mine[k] = base + memory * (mine[k] - base) + total[2 + k]
+            scale = 1 / (mine[0] * mine[2] - mine[1] * mine[1])
+            lines[group, 0] += (mine[2] * total[0] - mine[1] * total[1]) * scale
+            lines[group, 1] += (mine[0] * total[1] - mine[1] * total[0]) * scale
+    return tried
 
 
 class Calibration:
@@ -29,45 +57,29 @@ class Calibration:
     def __init__(self, groups: int, memory: float = 0.995, prior: float = 4.0) -> None:
         assert groups >= 1 and 0 < memory <= 1 and prior > 0, "memory is within 0 and 1"
         self.memory, self.prior = memory, prior
-        self.weights = [[0.0, 1.0] for _ in range(groups)]
-        self.curvature = [[prior, 0.0, prior] for _ in range(groups)]  # of aa, ab, bb
+        self.lines = np.tile([0.0, 1.0], (groups, 1))
+        self.curvature = np.tile([prior, 0.0, prior], (groups, 1))  # of aa, ab, bb
 
     def __call__(self, score: float, group: int) -> float:
         """The chance of acceptance; 0 where there is no node."""
-        if score == -math.inf:
-            return 0.0
-        a, b = self.weights[min(group, len(self.weights) - 1)]
-        return 1 / (1 + math.exp(-min(max(a + b * log_odds(score), -30.0), 30.0)))
+        return chance(*self.lines[min(group, len(self.lines) - 1)].tolist(), float(score))
 
-    def learn(self, labels: Iterable[tuple[float, int, bool]]) -> None:
-        """One step towards these: score, group, whether it was accepted."""
-        sums: dict[int, list[float]] = {}
-        for score, group, accepted in labels:
-            x, chance = log_odds(score), self(score, group)
-            miss, bend = accepted - chance, max(chance * (1 - chance), LEAST)
-            total = sums.setdefault(min(group, len(self.weights) - 1), [0.0] * 5)
-            for i, part in enumerate((miss, miss * x, bend, bend * x, bend * x * x)):
-                total[i] += part
-        for group, total in sums.items():
-            self._step(group, total)
+    def learn(self, scores: Any, groups: Any, hits: Any) -> int:
+        """One step towards nodes' labels [B, N]: scores, groups from 1 on, who was accepted.
 
-    def _step(self, group: int, total: list[float]) -> None:
-        curvature, weights = self.curvature[group], self.weights[group]
-        for i, base in enumerate((self.prior, 0.0, self.prior)):
-            curvature[i] = base + self.memory * (curvature[i] - base) + total[2 + i]
-        aa, ab, bb = curvature
-        scale = 1 / (aa * bb - ab * ab)
-        weights[0] += (bb * total[0] - ab * total[1]) * scale
-        weights[1] += (aa * total[1] - ab * total[0]) * scale
+        Those of group 0, and those without a score, are none. Where groups are depths: how many
+        levels were tried, up to the first without a hit.
+        """
+        return _learn(self.lines, self.curvature, self.prior, self.memory, scores, groups, hits)
 
     def state(self) -> dict[str, Any]:
         """What was learned."""
-        return {"weights": self.weights, "curvature": self.curvature}
+        return {"weights": self.lines.tolist(), "curvature": self.curvature.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.weights = rows(state["weights"], len(self.weights), 2)
-        self.curvature = rows(state["curvature"], len(self.curvature), 3)
+        self.lines = np.array(rows(state["weights"], len(self.lines), 2))
+        self.curvature = np.array(rows(state["curvature"], len(self.curvature), 3))
 
 
 def rows(table: Any, count: int, width: int) -> list[list[float]]:

@@ -6,12 +6,25 @@ Sizes count the whole batch: sequences x nodes in a forward. Knows no policies a
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from policies.rules.calibration import rows
+from spec_core.quick import compiled
+
+
+@compiled
+def seconds(steps, size):  # type: ignore[no-untyped-def]
+    """What the next of steps [N, 2] (size, seconds) costs; beyond the last in proportion."""
+    for step in range(len(steps)):
+        if size <= steps[step, 0]:
+            return steps[step, 1]
+    return steps[-1, 1] * size / steps[-1, 0]
 
 
 @dataclass(frozen=True)
@@ -23,21 +36,55 @@ class Staircase:
     def __post_init__(self) -> None:
         assert self.steps, "a staircase needs a step: [[size, seconds], ...]"
         assert all(len(step) == 2 for step in self.steps), "steps are pairs [size, seconds]"
-        sizes, seconds = (list(column) for column in zip(*self.steps, strict=True))
+        sizes, costs = (list(column) for column in zip(*self.steps, strict=True))
         assert sizes[0] > 0 and sorted(set(sizes)) == sizes, "sizes are positive and rise"
-        assert all(0 <= s < math.inf for s in seconds), "seconds are finite, at least 0"
-        object.__setattr__(self, "_table", (sizes, seconds))
+        assert all(0 <= s < math.inf for s in costs), "seconds are finite, at least 0"
+
+    @cached_property
+    def table(self) -> NDArray[np.float64]:
+        """All steps [N, 2]."""
+        return np.array(self.steps, np.float64)
 
     def __call__(self, size: int) -> float:
         """Seconds; beyond the last step in proportion to the size."""
-        sizes, seconds = self._table  # type: ignore[attr-defined]
-        place = bisect_left(sizes, size)
-        return seconds[place] if place < len(sizes) else seconds[-1] * size / sizes[-1]
+        return seconds(self.table, size)
 
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024, 4096)
 TRIES = 3  # the first measurements of a size keep the least: they hold the worst outliers
 WEIGHT = 0.1  # of a later one
+
+
+@compiled
+def _average(table, measured, size, cost):  # type: ignore[no-untyped-def]
+    """One more measurement of a size."""
+    place = 0
+    while place < len(table) - 1 and size > table[place, 0]:
+        place += 1
+    times, mean = measured[place, 0], measured[place, 1]
+    if times == 0:
+        mean = cost
+    elif times < TRIES:
+        mean = min(mean, cost)
+    else:
+        mean += WEIGHT * (min(cost, 2 * mean) - mean)
+    measured[place, 0], measured[place, 1] = times + 1, mean
+    _fill(table, measured)
+
+
+@compiled
+def _fill(table, measured):  # type: ignore[no-untyped-def]
+    """Of what was measured often enough: nothing costs more than what is larger."""
+    above = math.inf
+    for i in range(len(table) - 1, -1, -1):  # from the largest down, those known
+        if measured[i, 0] >= TRIES:
+            above = min(above, measured[i, 1])
+            table[i, 1] = above
+    below = 0.0
+    for i in range(len(table)):
+        if measured[i, 0] >= TRIES:
+            below = table[i, 1]
+        table[i, 1] = below
 
 
 class Averages:
@@ -48,30 +95,21 @@ class Averages:
     """
 
     def __init__(self) -> None:
-        self.measured = [[0.0, 0.0] for _ in SIZES]  # times, seconds
-        self.filled = [0.0 for _ in SIZES]
+        self.measured = np.zeros((len(SIZES), 2))  # times, seconds
+        self.table = np.array([(size, 0.0) for size in SIZES])
 
     def __call__(self, size: int) -> float:
         """Seconds; 0 where nothing of this size or smaller was measured."""
-        return self.filled[min(bisect_left(SIZES, size), len(SIZES) - 1)]
+        return seconds(self.table, size)
 
-    def learn(self, size: int, seconds: float) -> None:
+    def learn(self, size: int, cost: float) -> None:
         """One more measurement."""
-        entry = self.measured[min(bisect_left(SIZES, size), len(SIZES) - 1)]
-        times, mean = entry
-        if times < TRIES:
-            mean = min(mean, seconds) if times else seconds
-        else:
-            mean += WEIGHT * (min(seconds, 2 * mean) - mean)
-        entry[:] = times + 1, mean
-        self._fill()
+        _average(self.table, self.measured, size, float(cost))
 
-    def _fill(self) -> None:
-        below, known = 0.0, [mean if times >= TRIES else -1.0 for times, mean in self.measured]
-        for i, mean in enumerate(known):
-            if mean >= 0:
-                below = min(m for m in known[i:] if m >= 0)
-            self.filled[i] = below
+    def restore(self, measured: Any) -> None:
+        """Go on from what was measured."""
+        self.measured = np.array(rows(measured, len(SIZES), 2))
+        _fill(self.table, self.measured)
 
 
 @dataclass(frozen=True)
@@ -130,13 +168,12 @@ class LearnedCosts:
 
     def state(self) -> dict[str, Any]:
         """Both tables."""
-        return {"draft": self.draft.measured, "verify": self.verify.measured}
+        return {"draft": self.draft.measured.tolist(), "verify": self.verify.measured.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         for name, averages in (("draft", self.draft), ("verify", self.verify)):
-            averages.measured = rows(state[name], len(SIZES), 2)
-            averages._fill()
+            averages.restore(state[name])
 
 
 def costs_of(given: Costs | dict[str, Any]) -> Costs:

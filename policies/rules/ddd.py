@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from policies.rules.base import Rule, host, planned
+from policies.rules.base import Rule, planned
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
@@ -31,12 +28,12 @@ class DynamicDepth(Rule):
     ) -> None:  # fmt: skip
         super().__init__(planned(depth=depth, width=width, budget=budget))
         assert all(1 <= check < depth for check in checks), "checks lie below the depth"
-        self.checks, self.threshold = frozenset(checks), threshold
+        self.checks, self.mass = frozenset(checks), math.exp(threshold)
 
-    def stop(self, level: LevelView) -> Tensor:
+    def stop(self, level: LevelView) -> list[bool]:
         """At a check, those whose beam is too improbable."""
+        scores, width = level.numbers[-1], self.plan_.width
         if level.depth not in self.checks:
-            return torch.zeros(len(level.scores), dtype=torch.bool)
-        scores, width = host(level.scores), self.plan_.width
-        beam = -np.partition(-scores, min(width, scores.shape[1]) - 1, axis=1)[:, :width]
-        return torch.from_numpy(np.exp(beam).sum(1) < np.exp(self.threshold))
+            return [False] * len(scores)
+        beams = [sorted(row, reverse=True)[:width] for row in scores]
+        return [sum(map(math.exp, beam)) < self.mass for beam in beams]

@@ -31,7 +31,7 @@ class Doubtful(ChainRule):
         (least, most), logs = self.bars[0][0].tolist(), level.near
         return [
             step < least or (most < math.inf and entropy(address(logs, b), logs.shape[-1]) > most)
-            for b, step in enumerate(steps(level.pool))
+            for b, step in enumerate(steps(level))
         ]
 
 

@@ -7,20 +7,56 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from policies.rules.base import Rule, planned
 from policies.rules.calibration import Calibration, rows
-from policies.rules.costs import Costs, LearnedCosts, costs_of
+from policies.rules.costs import Costs, LearnedCosts, costs_of, seconds
+from spec_core.doubt import Doubt, Judge, chances
+from spec_core.odds import chance
+from spec_core.quick import compiled
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
     from spec_core.plan import Plan
     from spec_core.session import Observation, Outcome
     from spec_core.tree import Tree
+
+
+@compiled
+def _bars(bars, lines, plan, batch, rate, draft, verify):  # type: ignore[no-untyped-def]
+    """Write what the beams of a level are to be worth: what the next one costs, at this rate."""
+    width, budget = plan
+    for level in range(len(bars)):
+        bars[level, 1], bars[level, 2] = lines[level]
+        nodes = min(1 + (level + 1) * width, budget)
+        extra = seconds(verify, batch * min(nodes + width, budget))
+        extra += seconds(draft, batch * width) - seconds(verify, batch * nodes)
+        bars[level, 3] = rate * extra
+
+
+@compiled
+def _budget(lines, scores, depths, drafting, verify):  # type: ignore[no-untyped-def]
+    """How many nodes of trees [B, N] bring the most expected tokens per second."""
+    batch, nodes = scores.shape
+    tokens, best, budget = float(batch), 0.0, 1
+    for node in range(nodes):
+        for b in range(batch if node else 0):
+            line = lines[min(depths[b, node], len(lines)) - 1]
+            tokens += chance(line[0], line[1], scores[b, node])
+        rate = tokens / max(drafting + seconds(verify, batch * (node + 1)), 1e-12)
+        if rate > best:
+            best, budget = rate, node + 1
+    return budget
+
+
+@lru_cache(maxsize=1024)
+def _firsts(nodes: int, count: int) -> np.ndarray:
+    """[1, nodes] whether a node is among the first behind the root."""
+    return np.arange(nodes)[None] <= count
 
 
 class Marginal(Rule):
@@ -33,8 +69,6 @@ class Marginal(Rule):
     Defaults: a chain of at most 12, costs learned from the clock; `memory` per cycle 0.995.
     """
 
-    levels = True
-
     def __init__(
         self, depth: int = 12, width: int = 1, children: int = 0, budget: int = 64,
         costs: Costs | dict[str, Any] | None = None, trim: bool = True, memory: float = 0.995,
@@ -42,56 +76,61 @@ class Marginal(Rule):
         super().__init__(planned(depth=depth, width=width, children=children, budget=budget))
         assert depth >= 1, "depth must be at least 1"
         self.trims, self.memory = trim, memory
+        self.levels = Doubt(judge=self._judge)
         self.costs = LearnedCosts() if costs is None else costs_of(costs)
         self.survival = Calibration(depth, memory)
         self.onward = [1.0, 1.0]  # levels accepted below an accepted node, and levels tried there
         self.paid = [0.0, 0.0]  # tokens and seconds
         self.drafted = 1  # levels of this cycle
+        self.bars = np.full((depth, 4), -math.inf, np.float32)  # as `improbable` reads them
 
     def plan(self, observation: Observation) -> list[Plan]:
         """The plan for everybody; one level is drafted before anything is asked."""
-        self.drafted = 1
+        self.drafted, (tokens, spent) = 1, self.paid
+        rate = tokens / spent * self.onward[1] / self.onward[0] if spent else 0.0
+        size = self.plan_.width, self.plan_.budget
+        _bars(
+            self.bars, self.survival.lines, size, observation.batch, rate,
+            self.costs.draft.table, self.costs.verify.table,
+        )  # fmt: skip
         return super().plan(observation)
 
-    def stop(self, level: LevelView) -> Tensor:
+    def _judge(self) -> Judge:
+        """The same question for machine code, of one chain."""
+        return chances(self.bars, 1, False)
+
+    def stop(self, level: LevelView) -> list[bool]:
         """Everybody, once the next level cannot pay for itself."""
-        width, batch = self.plan_.width, len(level.scores)
-        beams = [sorted(row, reverse=True)[:width] for row in level.scores.tolist()]
-        mass = sum(self.survival(score, level.depth - 1) for beam in beams for score in beam)
-        nodes = min(1 + level.depth * width, self.plan_.budget)
-        more = min(nodes + width, self.plan_.budget)
-        extra = self.costs.draft_seconds(batch * width)
-        extra += self.costs.verify_seconds(batch * more) - self.costs.verify_seconds(batch * nodes)
-        gain = mass * self.onward[0] / self.onward[1]
-        stopping = gain * self.paid[1] < self.paid[0] * extra  # gain < rate x seconds
+        width, batch = self.plan_.width, len(level.numbers[-1])
+        beams = [sorted(row, reverse=True)[:width] for row in level.numbers[-1]]
+        _, a, b, least = self.bars[level.depth - 1].tolist()
+        stopping = sum(chance(a, b, score) for beam in beams for score in beam) < least
         self.drafted += not stopping
-        return torch.full((batch,), stopping)
+        return [stopping] * batch
 
     def trim(self, tree: Tree) -> list[int]:
         """How many nodes bring the most expected tokens per second."""
-        batch = len(tree.tokens)
+        scores, depths = tree.told
+        self._count(tree)
         if tree.drafts is not None:  # drawn nodes may not be dropped
-            return [tree.nodes] * batch
-        gains = [0.0] * tree.nodes
-        for scores, depths in zip(tree.scores.tolist(), tree.depths.tolist(), strict=True):
-            for node in range(1, tree.nodes):
-                gains[node] += self.survival(scores[node], depths[node] - 1)
-        drafting = self.drafted * self.costs.draft_seconds(batch * self.plan_.width)
-        tokens, best, budget = float(batch), 0.0, 1
-        for nodes, gain in enumerate(gains, start=1):
-            tokens += gain
-            seconds = drafting + self.costs.verify_seconds(batch * nodes)
-            if (rate := tokens / max(seconds, 1e-12)) > best:
-                best, budget = rate, nodes
-        return [budget] * batch
+            return [tree.nodes] * len(scores)
+        drafting = self.drafted * self.costs.draft_seconds(len(scores) * self.plan_.width)
+        lines, verify = self.survival.lines, self.costs.verify.table
+        return [_budget(lines, scores, depths, drafting, verify)] * len(scores)
+
+    def _count(self, tree: Tree) -> None:
+        """Machine code does not tell how many levels it drafted, but a chain does."""
+        if tree.chain and tree.depth > self.drafted:
+            self.drafted = tree.depth
 
     def update(self, outcome: Outcome) -> None:
         """Learn survival from every verified node, and what the cycle cost."""
-        tree, batch, seconds = outcome.tree, len(outcome.rows), outcome.seconds
+        tree, batch, clock = outcome.tree, len(outcome.rows), outcome.seconds
+        self._count(tree)
         levels = self.drafted if max(plan.depth for plan in outcome.plans) else 0
         spent = self.costs.learn(
-            batch * self.plan_.width, levels, batch * tree.nodes, seconds.draft,
-            seconds.total - seconds.draft,
+            batch * self.plan_.width, levels, batch * tree.nodes, clock.draft,
+            clock.total - clock.draft,
         )  # fmt: skip
         tokens = sum(map(len, outcome.tokens))
         self.paid = [self.memory * self.paid[0] + tokens, self.memory * self.paid[1] + spent]
@@ -100,14 +139,13 @@ class Marginal(Rule):
 
     def _calibrate(self, tree: Tree, paths: list[list[int]]) -> None:
         """Accepted nodes are on the path; all others, below refused ones too, are not."""
-        labels, tried = list[tuple[float, int, bool]](), 0
-        for scores, depths, path in zip(
-            tree.scores.tolist(), tree.depths.tolist(), paths, strict=True
-        ):
-            held = [node for node in range(1, tree.nodes) if scores[node] > -math.inf]
-            labels += [(scores[node], depths[node] - 1, node in path) for node in held]
-            tried += min(len(path) + 1, max((depths[node] for node in held), default=0))
-        self.survival.learn(labels)
+        scores, depths = tree.told
+        hits = _firsts(tree.nodes, len(paths[0])) if tree.chain and len(paths) == 1 else None
+        if hits is None:
+            hits = np.zeros(scores.shape, np.bool_)
+            for row, path in zip(hits, paths, strict=True):
+                row[path] = True
+        tried = self.survival.learn(scores, depths, hits)
         for i, count in enumerate((sum(map(len, paths)), tried)):
             self.onward[i] = 1 + self.memory * (self.onward[i] - 1) + count
 

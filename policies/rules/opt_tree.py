@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from policies.rules.base import Array, Rule, host, planned
+from policies.rules.base import Array, Rule, planned
 from spec_core.doubt import ALWAYS, Doubt
 
 if TYPE_CHECKING:
@@ -41,10 +39,10 @@ class OptTree(Rule):
         self.best = np.zeros((observation.batch, self.nodes))
         return super().plan(observation)
 
-    def stop(self, level: LevelView) -> Tensor:
+    def stop(self, level: LevelView) -> list[bool]:
         """Where the newest level has raised E by no more than delta."""
-        pool = np.hstack((self.best, np.exp(host(level.scores))))
-        best = -np.partition(-pool, self.nodes - 1, axis=1)[:, : self.nodes]
-        gain = best.sum(1) - self.best.sum(1)
-        self.best = best
-        return torch.from_numpy(gain <= self.delta)
+        newest = np.exp(np.array(level.numbers[-1]))
+        pool = np.sort(np.hstack((self.best, newest)), axis=1)[:, -self.nodes :]
+        gain = pool.sum(1) - self.best.sum(1)
+        self.best = pool
+        return (gain <= self.delta).tolist()

@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from policies.rules.base import ChainRule, steps
+from policies.rules.base import ChainRule
 from policies.rules.calibration import Calibration, rows
+from policies.rules.draws import beta, seeded, uniform
+from spec_core.doubt import Doubt, Judge, chances
+from spec_core.odds import improbable
+from spec_core.quick import compiled
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
-    from spec_core.session import Outcome
+    from spec_core.plan import Plan
+    from spec_core.session import Observation, Outcome
+
+
+@compiled
+def _draw(random, counts, prior, strength, bars):  # type: ignore[no-untyped-def]
+    """What chances are to exceed: theta + weight (chance - theta) is to exceed a draw.
+
+    counts: accepted and refused by bucket; strength: 0 where theta alone counts.
+    """
+    batch, levels, buckets, _ = bars.shape
+    for b in range(batch):
+        for level in range(levels):
+            going = uniform(random)
+            for k in range(buckets):
+                theta = beta(random, prior[0] + counts[k, 0], prior[1] + counts[k, 1])
+                if strength:
+                    weight = strength / (strength + counts[k, 0] + counts[k, 1])
+                    bars[b, level, k, 3] = theta + (going - theta) / weight
+                else:
+                    bars[b, level, k, 3] = -math.inf if going < theta else math.inf
+
+
+@compiled
+def _count(counts, bars, scores, b, tried, accepted):  # type: ignore[no-untyped-def]
+    """Add a chain's tokens that were accepted, and the first that was not, to their buckets."""
+    for node in range(1, tried + 1):
+        step, bucket = scores[b, node] - scores[b, node - 1], 0
+        for k in range(1, len(counts)):
+            if bars[k, 0] <= step:
+                bucket = k
+        counts[bucket, 0 if node <= accepted else 1] += 1
 
 
 class Thompson(ChainRule):
@@ -40,50 +71,61 @@ class Thompson(ChainRule):
         assert all(0 < e < 1 for e in edges) and sorted(edges) == list(edges), "edges must rise"
         assert len(prior) == 2 and min(prior) > 0, "the prior is Beta(a, b)"
         assert 0 < memory <= 1 and strength > 0
-        self.edges, self.prior = [math.log(edge) for edge in edges], prior
-        self.memory, self.strength = memory, strength
-        self.counts = [[0.0, 0.0] for _ in range(len(edges) + 1)]  # accepted, refused by bucket
+        self.levels = Doubt(judge=self._judge)
+        self.edges, self.prior = [math.log(edge) for edge in edges], tuple(map(float, prior))
+        self.memory, self.weigh = memory, strength if calibrated else 0.0
+        self.counts = np.zeros((len(edges) + 1, 2))  # accepted, refused by bucket
         self.calibration = Calibration(1) if calibrated else None
-        self.random = np.random.default_rng(seed)
+        self.random = seeded(seed)
+        self.bars = np.zeros((1, depth, len(edges) + 1, 4), np.float32)  # as `improbable` has them
+        self.bars[..., 0] = [-math.inf, *self.edges]
 
-    def stop(self, level: LevelView) -> Tensor:
-        """One draw of theta, and one of going on, per sequence."""
-        return torch.tensor([self.random.random() >= self._theta(q) for q in steps(level.pool)])
+    def plan(self, observation: Observation) -> list[Plan]:
+        """A draw of theta, and one of going on, for each sequence, level and bucket to come."""
+        if len(self.bars) != observation.batch:
+            self.bars = np.repeat(self.bars[:1], observation.batch, 0)
+        _draw(self.random, self.counts, self.prior, self.weigh, self.bars)
+        if self.calibration is not None:
+            self.bars[..., 1:3] = self.calibration.lines[0]
+        return super().plan(observation)
 
-    def _theta(self, score: float) -> float:
-        accepted, refused = self.counts[bisect_right(self.edges, score)]
-        theta = self.random.beta(self.prior[0] + accepted, self.prior[1] + refused)
-        if self.calibration is None:
-            return theta
-        weight = self.strength / (self.strength + accepted + refused)
-        return theta + weight * (self.calibration(score, 0) - theta)
+    def _judge(self) -> Judge:
+        """What was drawn, for machine code, of one text."""
+        return chances(self.bars[0].reshape(-1, 4), len(self.counts), True)
+
+    def stop(self, level: LevelView) -> list[bool]:
+        """As it was drawn."""
+        buckets, (before, now) = len(self.counts), level.numbers[-2:]
+        return [
+            improbable(bars.reshape(-1, 4), buckets, True, level.depth, above[0], path[0])
+            for bars, above, path in zip(self.bars, before, now, strict=True)
+        ]
 
     def update(self, outcome: Outcome) -> None:
         """Count the tokens that were tried."""
-        self.counts = [[count * self.memory for count in row] for row in self.counts]
-        labels = list(self._tried(outcome))
-        for score, _, accepted in labels:
-            self.counts[bisect_right(self.edges, score)][0 if accepted else 1] += 1
-        if self.calibration is not None:
-            self.calibration.learn(labels)
-
-    def _tried(self, outcome: Outcome) -> Iterator[tuple[float, int, bool]]:
-        """Log probability and acceptance of the accepted tokens and the first refused one."""
-        for row, path, drafted in zip(
-            outcome.tree.scores.tolist(), outcome.path, outcome.drafted, strict=True
-        ):
-            for node in range(1, min(len(path) + 1, drafted) + 1):
-                yield row[node] - row[node - 1], 0, node <= len(path)
+        scores, _ = outcome.tree.told
+        if self.memory < 1:
+            self.counts *= self.memory
+        labels = list[tuple[float, bool]]()
+        for b, (path, drafted) in enumerate(zip(outcome.path, outcome.drafted, strict=True)):
+            tried = min(len(path) + 1, drafted)
+            _count(self.counts, self.bars[0, 0], scores, b, tried, len(path))
+            if self.calibration is not None:
+                row = scores[b].tolist()
+                labels += [(row[n] - row[n - 1], n <= len(path)) for n in range(1, tried + 1)]
+        if self.calibration is not None and labels:
+            steps, hits = np.array([labels]).transpose(2, 0, 1).copy()  # [1, N] each
+            self.calibration.learn(steps, np.ones(steps.shape, np.int64), hits)
 
     def state(self) -> dict[str, Any]:
         """Counts, calibration and the random generator."""
         learned = {} if self.calibration is None else self.calibration.state()
-        random = self.random.bit_generator.state
-        return deepcopy({"counts": self.counts, "calibration": learned, "random": random})
+        counts, random = self.counts.tolist(), self.random.tolist()
+        return {"counts": counts, "calibration": learned, "random": random}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.counts = rows(state["counts"], len(self.counts), 2)
+        self.counts = np.array(rows(state["counts"], len(self.counts), 2))
         if self.calibration is not None:
             self.calibration.restore(state["calibration"])
-        self.random.bit_generator.state = state["random"]
+        self.random = np.array(state["random"], np.int64)

@@ -17,8 +17,9 @@ from spec_core.models.cache import SlotCache
 from spec_core.models.chain import chain, feed
 from spec_core.models.fast import Layer, Reader, Shape, check, rotations, sliding_windows
 from spec_core.models.forward import Sizes, forward, padded
+from spec_core.models.products import panels
 from spec_core.models.ranks import SILENCE
-from spec_core.models.tiles import HALF, panels
+from spec_core.models.tiles import HALF
 from spec_core.models.weights import Weights
 from spec_core.recall import Past
 from spec_core.tensors import zeros

@@ -93,6 +93,21 @@ class Emitter:
         b.position_at_end(after)
         return made
 
+    def choose(self, count: Any, most: int, case: Callable[[int], None]) -> None:
+        """Run what `case` writes for this number of 1 to most; for any other the last."""
+        b, before = self.builder, self.builder.block
+        after, blocks = b.append_basic_block("after"), []
+        for number in range(1, most + 1):
+            blocks.append(b.append_basic_block("case"))
+            b.position_at_end(blocks[-1])
+            case(number)
+            b.branch(after)
+        b.position_at_end(before)
+        switch = b.switch(count, blocks[-1])
+        for number, place in enumerate(blocks[:-1], 1):
+            switch.add_case(self.number(number), place)
+        b.position_at_end(after)
+
     def exp(self, x: Any) -> Any:
         """e^x to about seven digits; 0 below -87, as at 88 above it."""
         b, vector = self.builder, self.vector

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spec_core.models.emitter import BYTES
+from spec_core.models.products import product
 from spec_core.models.tiles import (
     HALF,
     LANES,
@@ -19,7 +20,6 @@ from spec_core.models.tiles import (
     dot,
     dots,
     mix,
-    product,
     soften,
     swish,
 )

@@ -1,7 +1,6 @@
-"""Small matrix products and their like as vector code for one CPU core; knows no model.
+"""What attention and gates compute, as vector code for one CPU core; knows no model.
 
-Every output is one chain of fused multiply-adds in a fixed order, whatever is computed beside it:
-a row's result has the same bits alone and among others. Addresses are bytes, sizes are floats.
+Addresses are bytes, sizes are floats.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from spec_core.models.emitter import BYTES, FLOAT, INT, Emitter
 
 Array = NDArray[np.float32]
 LANES, HALF = 16, 8  # floats of a panel's row, and of the vectors along a head
-PANEL = LANES * BYTES
-SOON = 24 * PANEL  # how far ahead a panel that is read once brings itself nearer
 machine: Any = intrinsic  # what it makes is called with fewer arguments than it is written with
 
 
@@ -32,55 +29,7 @@ def compiled(function: Callable, **options: Any) -> Any:
         return njit(nogil=True, **options)(function)
 
 
-def panels(weight: Array, bias: Array | None) -> Array:
-    """W [out, in] and b as panels [out / 16, 1 + in, 16], flat; the first row holds the biases."""
-    outputs, inputs = weight.shape
-    table = np.zeros((-(-outputs // LANES) * LANES, 1 + inputs), np.float32)
-    table[:outputs, 1:] = weight
-    if bias is not None:
-        table[:outputs, 0] = bias
-    return table.reshape(-1, LANES, 1 + inputs).transpose(0, 2, 1).ravel()
-
-
-def tile(rows: int, panels: int) -> Any:
-    """x [rows, depth] times `panels` panels, each a row of biases and `depth` rows of weights.
-
-    From three rows on memory from `near` on is brought nearer meanwhile, `step` bytes per row of
-    weights; with fewer the core itself runs far enough ahead.
-    """
-
-    def write(
-        e: Emitter, x: Any, stride: Any, panel: Any, depth: Any, out: Any, width: Any, near: Any,
-        step: Any,
-    ) -> None:  # fmt: skip
-        size = e.builder.mul(e.builder.add(depth, e.number(1)), e.number(PANEL))
-        inputs = [e.at(x, e.builder.mul(stride, e.number(row))) for row in range(rows)]
-        sources = [e.builder.add(panel, e.builder.mul(size, e.number(j))) for j in range(panels)]
-        start = [e.load(source) for source in sources] * rows
-
-        def more(k: Any, sums: list) -> list:
-            after = e.builder.add(k, e.number(1))
-            weights = [e.load(e.at(source, after, PANEL)) for source in sources]
-            for j in range(panels if rows > 2 else 0):
-                start = e.builder.add(near, e.builder.mul(size, e.number(j)))
-                e.fetch(e.builder.add(start, e.builder.mul(k, step)))
-            values = [e.same(e.load(e.at(place, k), FLOAT)) for place in inputs]
-            pairs = [(value, weight) for value in values for weight in weights]
-            return [e.fused(*pair, total) for pair, total in zip(pairs, sums, strict=True)]
-
-        for i, total in enumerate(e.repeat(depth, 1, start, more)):
-            row, j = divmod(i, panels)
-            place = e.at(out, e.builder.mul(width, e.number(row)))
-            e.store(total, e.at(place, j, PANEL))
-
-    @machine
-    def kernel(context, x, stride, panel, depth, out, width, near, step):  # type: ignore[no-untyped-def]
-        return types.void(*[types.intp] * 8), _code(write, LANES)
-
-    return kernel
-
-
-def _code(write: Callable, lanes: int) -> Callable:
+def code(write: Callable, lanes: int) -> Callable:
     """What numba asks of an intrinsic."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -100,7 +49,7 @@ def dot(context, a, b, count):  # type: ignore[no-untyped-def]
 
         return e.sum(e.repeat(count, HALF, [e.same(0.0)], more)[0])
 
-    return types.float32(*[types.intp] * 3), _code(write, HALF)
+    return types.float32(*[types.intp] * 3), code(write, HALF)
 
 
 def dots(heads: int, step: int) -> Any:
@@ -143,7 +92,7 @@ def dots(heads: int, step: int) -> Any:
 
     @machine
     def kernel(context, queries, width, keys, stride, slots, count, out, room):  # type: ignore[no-untyped-def]
-        return types.void(*[types.intp] * 8), _code(write, HALF)
+        return types.void(*[types.intp] * 8), code(write, HALF)
 
     return kernel
 
@@ -170,7 +119,7 @@ def soften(context, scores, count, scale):  # type: ignore[no-untyped-def]
 
         return e.sum(e.repeat(count, LANES, [e.same(0.0)], add)[0])
 
-    return types.float32(types.intp, types.intp, types.float32), _code(write, LANES)
+    return types.float32(types.intp, types.intp, types.float32), code(write, LANES)
 
 
 def mix(heads: int, lanes: int) -> Any:
@@ -202,7 +151,7 @@ def mix(heads: int, lanes: int) -> Any:
 
     @machine
     def kernel(context, weights, room, slots, count, values, stride, shares, out, width):  # type: ignore[no-untyped-def]
-        return types.void(*[types.intp] * 9), _code(write, lanes)
+        return types.void(*[types.intp] * 9), code(write, lanes)
 
     return kernel
 
@@ -218,7 +167,7 @@ def copy(context, source, target, count):  # type: ignore[no-untyped-def]
 
         e.repeat(count, HALF, [], more)
 
-    return types.void(*[types.intp] * 3), _code(write, HALF)
+    return types.void(*[types.intp] * 3), code(write, HALF)
 
 
 @machine
@@ -234,63 +183,4 @@ def swish(context, gate, up, count):  # type: ignore[no-untyped-def]
 
         e.repeat(count, LANES, [], more)
 
-    return types.void(*[types.intp] * 3), _code(write, LANES)
-
-
-_ONE, _ONE4 = tile(1, 1), tile(1, 4)
-_TWO, _TWO2 = tile(2, 1), tile(2, 2)
-_THREE, _THREE2 = tile(3, 1), tile(3, 2)
-_FOUR, _FIVE, _SIX = tile(4, 1), tile(5, 1), tile(6, 1)
-
-
-@compiled
-def _narrow(x, stride, rows, panel, depth, panels, out, width):  # type: ignore[no-untyped-def]
-    """Up to three rows: several panels at a time, which hides the latency of each chain."""
-    size, together, done = (depth + 1) * PANEL, 4 if rows == 1 else 2, 0
-    while done < panels:
-        many = done + together <= panels
-        source, place = panel + done * size, out + done * PANEL
-        near = source + SOON
-        if rows == 1 and many:
-            _ONE4(x, stride, source, depth, place, width, near, PANEL)
-        elif rows == 1:
-            _ONE(x, stride, source, depth, place, width, near, PANEL)
-        elif rows == 2 and many:
-            _TWO2(x, stride, source, depth, place, width, near, PANEL)
-        elif rows == 2:
-            _TWO(x, stride, source, depth, place, width, near, PANEL)
-        elif many:
-            _THREE2(x, stride, source, depth, place, width, near, PANEL)
-        else:
-            _THREE(x, stride, source, depth, place, width, near, PANEL)
-        done += together if many else 1
-
-
-@compiled
-def product(x, stride, rows, panel, depth, panels, out, width):  # type: ignore[no-untyped-def]
-    """out [rows, width] = x [rows, depth] W^T + b with W in panels of 16 outputs.
-
-    Rows go in blocks of at most six, as alike as can be: as many sums as registers hold.
-    """
-    if rows <= 3:
-        return _narrow(x, stride, rows, panel, depth, panels, out, width)
-    size, blocks = (depth + 1) * PANEL, (rows + 5) // 6
-    step = PANEL // blocks  # of several blocks each brings its share of the next panel
-    for index in range(panels):
-        source, done = panel + index * size, 0
-        for left in range(blocks, 0, -1):
-            take = (rows - done + left - 1) // left
-            inputs, place = x + done * stride * BYTES, out + done * width * BYTES + index * PANEL
-            near = source + (size + (blocks - left) * depth * step if blocks > 1 else SOON)
-            if take == 6:
-                _SIX(inputs, stride, source, depth, place, width, near, step)
-            elif take == 5:
-                _FIVE(inputs, stride, source, depth, place, width, near, step)
-            elif take == 4:
-                _FOUR(inputs, stride, source, depth, place, width, near, step)
-            elif take == 3:
-                _THREE(inputs, stride, source, depth, place, width, near, step)
-            else:
-                _TWO(inputs, stride, source, depth, place, width, near, step)
-            done += take
-    return None
+    return types.void(*[types.intp] * 3), code(write, LANES)
