@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Numbers to judge by, [N, M], and a network (`spec_core.packed`), or less where they are bars.
+# Numbers to judge by, [N, M], and what they are: a network for a row of features, which begins with
+# its layers (`spec_core.packed`), or a 0, then the buckets of a table of `chances`, or a second 0
+# where they are `bars`.
 Judge = tuple[np.ndarray, np.ndarray]
 LEAST = 1e-8  # smaller path probabilities are taken for 0: level features end there
 
@@ -80,12 +82,12 @@ class Halt(NamedTuple):
 
 def bars(least: float, most: float) -> Judge:
     """A judge that ends a chain behind a token of a log below `least` or of more entropy."""
-    return np.array([[least, most]], np.float32), np.zeros(1, np.int64)
+    return np.array([[least, most]], np.float32), np.zeros(2, np.int64)
 
 
 @lru_cache
 def _kind(buckets: int, of_step: bool) -> np.ndarray:
-    return np.array([-buckets, of_step])
+    return np.array([0, buckets, of_step])
 
 
 def chances(table: np.ndarray, buckets: int, of_step: bool) -> Judge:

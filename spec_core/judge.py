@@ -30,11 +30,12 @@ def picks(net, rows, *seen):  # type: ignore[no-untyped-def]
 def ends(judge, depth, before, path, total, logs):  # type: ignore[no-untyped-def]
     """Whether a chain's level is the last; path, before: its score and that of the level above.
 
-    judge: a policy's row of features with room for a level's, and its network; or bars.
+    judge: a policy's row of features with room for a level's, and its network; or what
+    `spec_core.doubt` makes of a rule's bars.
     """
     row, net = judge
-    if net[0] < 0:
-        return improbable(row, -net[0], net[1], depth, before, path)
+    if not net[0] and net[1]:
+        return improbable(row, net[1], net[2], depth, before, path)
     if not net[0]:
         least, most = row[0, 0], row[0, 1]
         if path - before < least:

@@ -95,8 +95,9 @@ class Tree:
 
     @property
     def told(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and depths [B, N] in the host's memory."""
-        return self.scores.float().cpu().numpy(), self.depths.cpu().numpy()
+        """Scores [B, N] in doubles, and depths, side by side in the host's memory."""
+        scores = self.scores.cpu().numpy().astype(np.float64)
+        return scores, np.ascontiguousarray(self.depths.cpu().numpy())
 
     @property
     def ancestors(self) -> Tensor:
@@ -197,7 +198,7 @@ class Line(Tree):
     @property
     def told(self) -> tuple[np.ndarray, np.ndarray]:
         """As they are."""
-        return self.path, _depths(self.nodes)
+        return self.path.astype(np.float64), _depths(self.nodes)
 
     def first(self, nodes: int) -> Tree:
         """A shorter chain."""

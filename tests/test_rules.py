@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,14 @@ def test_costs_given_as_an_object_are_written(tmp_path: Path):
         {"arguments": None},
         {"state": {}},
         {"state": {"counts": [[1, 2]], "calibration": {}, "random": {}}},
+        *(
+            {"state": {"counts": [[1, 2]] * 6, "calibration": {}, "random": random}}
+            for random in ({}, [], [1], [0, 5], [2**70, 1], [1.5, 2], 7)
+        ),
+        *(
+            {"state": {"counts": [[1, count]] * 6, "calibration": {}, "random": [1, 2]}}
+            for count in (-1, math.nan, math.inf)
+        ),
         {"state": [1]},
     ],
 )

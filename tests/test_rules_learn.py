@@ -16,12 +16,13 @@ from small import pair_of
 from policies.rules import make_rule
 from policies.rules.calibration import Calibration
 from policies.rules.costs import Averages, Costs, Staircase
-from policies.rules.draws import beta, seeded
+from policies.rules.draws import beta, seeded, uniform
 from policies.rules.marginal import Marginal
 from policies.rules.sequoia import RankCounter, best_shape
 from policies.rules.thompson import Thompson
 from spec_core import AUTOREGRESSIVE, SpeculativeDecoder
 from spec_core.drafting import LevelView
+from spec_core.odds import chance
 
 
 def test_thompson_counts_what_was_accepted_and_the_first_refusal():
@@ -62,9 +63,22 @@ def test_draws_are_those_of_beta_distributions(a, b):
     mean, spread = a / (a + b), math.sqrt(a * b / (a + b + 1)) / (a + b)
     assert drawn.mean() == pytest.approx(mean, abs=4 * spread / math.sqrt(len(drawn)))
     assert drawn.std() == pytest.approx(spread, rel=0.03)
+    assert drawn.min() >= 0 and drawn.max() <= 1
     least = np.mean(drawn < mean)
     reference = np.random.default_rng(0).beta(a, b, 200000)
     assert least == pytest.approx(np.mean(reference < mean), abs=0.02)
+
+
+def test_a_tiny_prior_draws_all_or_nothing():
+    state = seeded(1)
+    drawn = np.array([beta(state, 0.001, 0.003) for _ in range(4000)])
+    assert drawn.mean() == pytest.approx(0.25, abs=0.03) and np.isfinite(drawn).all()
+
+
+def test_seeds_draw_apart():
+    first = np.array([[uniform(state) for _ in range(500)] for state in map(seeded, range(4))])
+    assert np.abs(np.corrcoef(first) - np.eye(4)).max() < 0.2
+    assert first.mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_calibration_finds_the_chance_behind_the_draft():
@@ -75,11 +89,11 @@ def test_calibration_finds_the_chance_behind_the_draft():
 
     for _ in range(3000):
         shares = random.uniform(0.05, 0.95, 4).tolist()
-        hits = np.array([[random.random() < true(q) for q in shares]])
+        hits = np.array([[bool(random.random() < true(q)) for q in shares]])
         calibration.learn(np.log([shares]), np.ones(hits.shape, np.int64), hits)
     for q in np.linspace(0.1, 0.9, 9):
-        assert calibration(math.log(q), 0) == pytest.approx(true(q), abs=0.06)
-    assert calibration(-math.inf, 0) == 0
+        assert chance(*calibration.lines[0], math.log(q)) == pytest.approx(true(q), abs=0.06)
+    assert chance(*calibration.lines[0], -math.inf) == 0
 
 
 def test_the_marginal_rule_learns_survival_and_not_the_chance_of_a_step():
@@ -87,7 +101,7 @@ def test_the_marginal_rule_learns_survival_and_not_the_chance_of_a_step():
     for _ in range(1500):
         rows = [drawn(random, lambda q: 0.6, 4, 0.98) for _ in range(2)]  # certain, often wrong
         rule.update(outcome([scores for scores, _ in rows], [path for _, path in rows]))
-    learned = [rule.survival(depth * math.log(0.985), depth - 1)
+    learned = [chance(*rule.survival.lines[depth - 1], depth * math.log(0.985))
                for depth in range(1, 5)]  # fmt: skip
     assert learned == pytest.approx([0.6**depth for depth in range(1, 5)], abs=0.06)
     assert rule.onward[0] / rule.onward[1] == pytest.approx(0.6, abs=0.05)
@@ -113,12 +127,19 @@ def test_running_averages_forget_outliers_and_invite_what_is_unknown():
     assert seconds(3, 4, 5, 64) == [0, 1, 1, 1]
     for measured in (5.0, 2.0, 2.0):
         costs.learn(12, measured)
-    assert seconds(4, 6, 8, 12, 16, 4096, 8192) == [1, 1, 1, 2, 2, 2, 4]
+    assert seconds(4, 6, 8, 12, 16, 4096) == [1, 1, 1, 2, 2, 2]
     costs.learn(4, 1000.0)
     assert 1 < costs(4) < 1.2
     for _ in range(200):
         costs.learn(4, 3.0)
     assert seconds(4, 12) == [2, 2]  # a smaller forward costs no more than a larger one
+
+
+def test_beyond_the_last_size_averages_are_in_proportion():
+    costs = Averages()
+    for _ in range(3):
+        costs.learn(8192, 3.0)
+    assert [costs(size) for size in (4096, 8192, 16384)] == [1.5, 3.0, 6.0]
 
 
 def shapes(nodes: int, ranks: int):

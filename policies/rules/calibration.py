@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spec_core.odds import chance, log_odds
 from spec_core.quick import compiled
 
 LEAST = 0.05  # p(1 - p) is taken to be at least this: bounds a single step
-Numbers = NDArray[np.float64]
 
 
 @compiled
@@ -25,7 +23,7 @@ def _learn(lines, curvature, prior, memory, scores, groups, hits):  # type: igno
     for b in range(len(scores)):
         deepest = reached = 0
         for n in range(scores.shape[1]):
-            level, score = groups[b, n], 1.0 * scores[b, n]
+            level, score = groups[b, n], scores[b, n]
             if level == 0 or score == -np.inf:
                 continue
             deepest, reached = max(deepest, level), max(reached, level * hits[b, n])
@@ -59,10 +57,8 @@ class Calibration:
         self.memory, self.prior = memory, prior
         self.lines = np.tile([0.0, 1.0], (groups, 1))
         self.curvature = np.tile([prior, 0.0, prior], (groups, 1))  # of aa, ab, bb
-
-    def __call__(self, score: float, group: int) -> float:
-        """The chance of acceptance; 0 where there is no node."""
-        return chance(*self.lines[min(group, len(self.lines) - 1)].tolist(), float(score))
+        # the machine code is at hand before a clock runs
+        self.learn(np.zeros((1, 1)), np.zeros((1, 1), np.int64), np.zeros((1, 1), np.bool_))
 
     def learn(self, scores: Any, groups: Any, hits: Any) -> int:
         """One step towards nodes' labels [B, N]: scores, groups from 1 on, who was accepted.

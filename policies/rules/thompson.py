@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policies.rules.base import ChainRule
 from policies.rules.calibration import Calibration, rows
-from policies.rules.draws import beta, seeded, uniform
+from policies.rules.draws import beta, restored, seeded, uniform
 from spec_core.doubt import Doubt, Judge, chances
 from spec_core.odds import improbable
 from spec_core.quick import compiled
@@ -51,6 +52,15 @@ def _count(counts, bars, scores, b, tried, accepted):  # type: ignore[no-untyped
         counts[bucket, 0 if node <= accepted else 1] += 1
 
 
+@cache
+def _ready() -> None:
+    """Have the machine code at hand before a clock runs."""
+    counts, bars = np.zeros((2, 2)), np.zeros((1, 2, 2, 4), np.float32)
+    _draw(seeded(0), counts, (1.0, 1.0), 0.0, bars)
+    _count(counts, bars[0, 0], np.zeros((1, 2)), 0, 1, 1)
+    improbable(bars[0].reshape(-1, 4), 2, True, 1, 0.0, -1.0)
+
+
 class Thompson(ChainRule):
     """EESD's Beta-Thompson sampling (arXiv 2406.03853), in our reconstruction: it has no code.
 
@@ -68,9 +78,11 @@ class Thompson(ChainRule):
         strength: float = 20.0, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(depth)
+        assert depth >= 1, "depth must be at least 1"
         assert all(0 < e < 1 for e in edges) and sorted(edges) == list(edges), "edges must rise"
         assert len(prior) == 2 and min(prior) > 0, "the prior is Beta(a, b)"
         assert 0 < memory <= 1 and strength > 0
+        _ready()
         self.levels = Doubt(judge=self._judge)
         self.edges, self.prior = [math.log(edge) for edge in edges], tuple(map(float, prior))
         self.memory, self.weigh = memory, strength if calibrated else 0.0
@@ -115,7 +127,7 @@ class Thompson(ChainRule):
                 labels += [(row[n] - row[n - 1], n <= len(path)) for n in range(1, tried + 1)]
         if self.calibration is not None and labels:
             steps, hits = np.array([labels]).transpose(2, 0, 1).copy()  # [1, N] each
-            self.calibration.learn(steps, np.ones(steps.shape, np.int64), hits)
+            self.calibration.learn(steps, np.ones(steps.shape, np.int64), hits > 0)
 
     def state(self) -> dict[str, Any]:
         """Counts, calibration and the random generator."""
@@ -125,7 +137,10 @@ class Thompson(ChainRule):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self.counts = np.array(rows(state["counts"], len(self.counts), 2))
+        counts = np.array(rows(state["counts"], len(self.counts), 2))
+        if not (np.isfinite(counts).all() and (counts >= 0).all()):
+            raise ValueError("its counts are finite and not negative")
+        self.counts = counts
         if self.calibration is not None:
             self.calibration.restore(state["calibration"])
-        self.random = np.array(state["random"], np.int64)
+        self.random = restored(state["random"])
