@@ -20,7 +20,7 @@ from spec_core.models.base import Model, View
 from spec_core.tensors import causal
 
 CONTEXTS, BATCHES, NODES = (
-    (16, 128, 256, 512, 768, 960),
+    (16, 128, 256, 512, 768, 1023),
     (1, 2, 4, 8, 16, 32),
     (1, 2, 4, 8, 16, 32, 64),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,8 +18,9 @@ from envs.recorder import Recorder
 from envs.runs import run_policy
 from envs.trace import assemble
 from harness import training
+from harness.folder import RunFolder
 from harness.looks import on_recordings
-from harness.training import LOOKS, Stopped, learn_for
+from harness.training import LOOKS, Pretraining, Stopped
 from spec_core import Menu, MenuPolicy, Table
 from spec_core.rows import SURE
 
@@ -104,6 +106,18 @@ class Learner:
     def policy(self) -> int:
         return self.steps
 
+    def save(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+        (path / "steps").write_text(str(self.steps))
+
+    def restore(self, path: Path) -> None:
+        self.steps = int((path / "steps").read_text())
+
+
+def kept(folder: RunFolder) -> int:
+    """The steps of what was kept."""
+    return int((folder.path / "pretrained" / "steps").read_text())
+
 
 class Bar:
     """Shows nothing."""
@@ -115,22 +129,30 @@ class Bar:
     set_postfix_str = set_description_str
 
 
-def test_the_best_by_the_looks_is_kept(clock):
-    learner, kept, seen = Learner(clock), [], []
+def test_the_best_by_the_looks_is_kept(clock, tmp_path):
+    learner, folder, seen = Learner(clock), RunFolder(tmp_path), []
 
     def look(policy: int) -> tuple[float, float]:
         seen.append(policy)
         clock.seconds += 100  # looking is not learning
         return {1: 1.0, 2: 0.5, 3: 3.0}.get(len(seen), 2.0), 1.0
 
-    learn_for(50, learner, None, look, lambda: kept.append(learner.steps), Bar(), lambda: False)
+    Pretraining(50, learner, None, look, folder, Bar()).run(lambda: False)
     assert len(seen) == LOOKS and seen[-1] == learner.steps == 50
-    assert kept == [seen[0], seen[2]]
+    assert kept(folder) == seen[2]
 
 
-def test_without_a_look_the_last_is_kept_and_a_wish_to_stop_is_heard(clock):
-    learner, kept = Learner(clock), []
-    learn_for(20, learner, None, None, lambda: kept.append(learner.steps), Bar(), lambda: False)
-    assert kept == [20]
+def test_without_a_look_the_last_is_kept(clock, tmp_path):
+    folder = RunFolder(tmp_path)
+    Pretraining(20, Learner(clock), None, None, folder, Bar()).run(lambda: False)
+    assert kept(folder) == 20
+
+
+@pytest.mark.parametrize("end", [1, 7, 19])
+def test_pretraining_that_was_stopped_goes_on_where_it_was(clock, tmp_path, end):
+    folder, learner = RunFolder(tmp_path), Learner(clock)
     with pytest.raises(Stopped):
-        learn_for(20, learner, None, None, lambda: None, Bar(), lambda: True)
+        Pretraining(20, learner, None, None, folder, Bar()).run(lambda: learner.steps == end)
+    again = Learner(clock)
+    Pretraining(20, again, None, None, folder, Bar()).run(lambda: False)
+    assert kept(folder) == again.steps == 20
