@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from small import Letters, pair_of
 
 from harness.distil import AXES, EDGES, content, distilled
+from harness.edge import guarded
 from harness.evaluation import Bench, Workload, evaluate, speed
 from harness.folder import RunFolder
 from harness.overrides import CONF, problem
@@ -223,3 +227,26 @@ def test_a_distilled_table_says_what_was_chosen_most_in_its_cell():
     assert told["axes"][0]["edges"] == [2, 4, 8, 16] and set(told["plans"]) == {"ar", "chain-3"}
     lone = distilled(features[:1], choices[:1], 2)  # empty cells take the nearest that is not
     assert (lone.cells == choices[0]).all()
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(capsys, leave):
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit if leave else OSError) as caught:
+        guarded(full, leave)
+    if leave:
+        said = capsys.readouterr().err
+        assert caught.value.code == 1 and "No space left" in said and "resume=" in said
+        assert len(said.strip().splitlines()) == 1
+
+
+def test_benchmarks_and_the_decoder_need_neither_environments_nor_pictures():
+    hidden = ("gymnasium", "stable_baselines3", "hydra", "omegaconf", "wandb", "rich", "numba",
+              "matplotlib", "tqdm")  # fmt: skip
+    code = f"import sys; sys.modules |= dict.fromkeys({hidden}); import benchmarks.gpu, spec_core"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CONF.parent
+    )
+    assert done.returncode == 0, done.stderr
