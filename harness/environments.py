@@ -6,7 +6,7 @@ from typing import Any
 
 from harness import build
 from harness.evaluation import Bench
-from harness.looks import EVERY, Look, on_recordings
+from harness.looks import EVERY, Look, OnRecordings
 from harness.recordings import Stop, recordings
 from spec_core.menu import read_name
 
@@ -82,7 +82,7 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
     prices = Costs.read(costs)
     trace = trace.with_menu(menu) if head == "menu" else trace
     parts = trace.fold(EVERY) if loads == [1] and not config.env.together else None
-    look = on_recordings(*parts, prices) if parts else None
+    look = OnRecordings(*parts, prices) if parts else None
     env = ReplayVectorEnv(
         parts[0] if parts else trace, prices, num_envs=config.num_envs, loads=loads,
         seed=config.seed, menu=menu, head=head, plan=read_name(config.env.plan),

@@ -19,7 +19,7 @@ from harness.gap import Recording, leads, shares
 from harness.loggers import Logger, make_logger
 from harness.looks import on_dev
 from harness.machine import machine
-from harness.training import LOOKS, Budget, Pretraining, Stopped, Trainer, stoppable
+from harness.training import LOOKS, Budget, Pretraining, Stopped, Trainer, leaning, stoppable
 from reports.html import write_report
 from reports.statistics import check_lossless, summarise
 from reports.table import table
@@ -167,7 +167,7 @@ def _train_learner(
     folder.status("training")
     with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
         probes = spread(dev, config.dev_prompts)
-        look = look or on_dev(build.shorter(config, bench), static, probes)
+        look = look or on_dev(build.shorter(config, bench), static, probes, leaning(folder))
         Trainer(learner, env, look, budget, folder, logger, bar).run(stop)
 
 

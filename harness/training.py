@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.folder import RunFolder
+from harness.leaning import Lean
 from harness.loggers import Logger
 from harness.looks import Look
 
@@ -119,8 +120,7 @@ class Trainer:
 
     def probe(self) -> None:
         """Measure the policy against the static plan; the best so far is exported."""
-        policy = self.learner.policy()
-        learned, static = self.look(policy)
+        policy, learned, static = self.look(self.learner.policy())
         ratio = learned / static
         if ratio > self.best:
             self.best = ratio
@@ -165,13 +165,14 @@ class Pretraining:
     ) -> None:
         self.seconds, self.learner, self.env, self.look = seconds, learner, env, look
         self.folder, self.bar = folder, bar
-        self.spent, self.best, self.looked = 0.0, -1.0, 0
+        self.spent, self.best, self.looked, self.lean = 0.0, -1.0, 0, Lean()
         self.saved, self.clock = -SAVE_EVERY, time.monotonic()
         found = folder.whole("pretraining")
         if found is not None:
             learner.restore(found / "learner")
             told = RunFolder(found).read("pretraining.json")
             self.spent, self.best, self.looked = told["spent"], told["best"], told["looked"]
+            self.lean = Lean(*told["lean"])
             if hasattr(env, "restore"):
                 env.restore(told["env"])
 
@@ -202,7 +203,7 @@ class Pretraining:
         self._save()
 
     def _save(self) -> None:
-        told = {"spent": self.spent, "best": self.best, "looked": self.looked}
+        told = {"spent": self.spent, "best": self.best, "looked": self.looked, "lean": self.lean}
         env = self.env.state() if hasattr(self.env, "state") else {}
         with self.folder.replacing("pretraining") as path:
             self.learner.save(path / "learner")
@@ -210,14 +211,21 @@ class Pretraining:
         self.saved = self.spent
 
     def _judge(self) -> None:
-        learned, static = self.look(self.learner.policy()) if self.look else (1.0, 1.0)
+        look = self.look or (lambda policy: (policy, 1.0, 1.0))
+        _, learned, static = look(self.learner.policy())
         if learned / static >= self.best:
-            self.best = learned / static
+            self.best, self.lean = learned / static, getattr(self.look, "lean", Lean())
             with self.folder.replacing("pretrained") as path:
                 self.learner.save(path)
         if self.look:
             self.bar.set_postfix_str(f"held out {100 * (learned / static - 1):+.1f} %")
         self.clock = time.monotonic()
+
+
+def leaning(folder: RunFolder) -> Lean:
+    """How what was pretrained leans; not at all where nothing was."""
+    found = folder.whole("pretraining")
+    return Lean(*RunFolder(found).read("pretraining.json")["lean"]) if found else Lean()
 
 
 def append_metrics(file: Path, step: int, metrics: dict[str, float]) -> None:
