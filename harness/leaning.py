@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spec_core.chooser import Network
 from spec_core.learned import MenuPolicy
 
+ALL = 100.0  # times the largest lead: other plans lead to other features
 SHARES = (0.25, 0.5, 0.75, 0.9)  # of the departures from the plan that are tried without
 
 
@@ -45,5 +46,5 @@ def leans(policy: MenuPolicy, plan: int, features: NDArray[np.float32]) -> list[
     leads = leads[leads > 0]
     if not len(leads):
         return [Lean()]
-    amounts = [*np.quantile(leads, SHARES).tolist(), 1.01 * float(leads.max())]
+    amounts = [*np.quantile(leads, SHARES).tolist(), ALL * float(leads.max())]
     return [Lean(), *(Lean(plan, amount) for amount in dict.fromkeys(amounts) if amount > 0)]
