@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.prompts import spread
 from harness.machine import machine
 from spec_core import embedded
+from spec_core.prompts import spread
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

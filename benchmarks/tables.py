@@ -13,6 +13,13 @@ from reports.table import markdown
 RESULTS = Path(__file__).resolve().parent / "results"
 README = RESULTS.parent.parent / "README.md"
 LONG = 12  # rows from which on a table is folded
+STEPS = {"nodes": "nodes of a tree", "context": "context", "batch": "batch"}
+ON_A_GPU = (
+    "plain decoding, tokens/s and its share of the copy bandwidth",
+    "verify(T) / verify(1), T = 1 to 128",
+    "a draft level by width",
+    "end to end against transformers, eager and compiled, 8B shapes",
+)
 
 
 def read(name: str) -> dict:
@@ -65,24 +72,60 @@ def speed() -> str:
 
 def steps() -> str:
     """Step costs and what a cycle adds."""
-    content = read("curves")
-    nodes = content["target"]["nodes"]
-    header = "| ms per forward, by nodes | " + " | ".join(nodes) + " |"
-    lines = [header, "|---" * (len(nodes) + 1) + "|"]
-    for model in ("target", "draft"):
-        row = [f"{p['median']:.2f}" for p in content[model]["nodes"].values()]
-        lines.append(f"| {model} | " + " | ".join(row) + " |")
+    content, lines = read("curves"), list[str]()
+    for axis, title in STEPS.items():
+        sizes = content["target"][axis]
+        lines += [f"| ms per forward, by {title} | " + " | ".join(sizes) + " |"]
+        lines += ["|---" * (len(sizes) + 1) + "|"]
+        for model in ("target", "draft"):
+            row = [f"{p['median']:.2f}" for p in content[model][axis].values()]
+            lines.append(f"| {model} | " + " | ".join(row) + " |")
+        lines.append("")
     outside = ", ".join(f"{v['median']:.2f} ms ({k})" for k, v in content["outside_ms"].items())
     rate = content["throughput"]
     many = rate["8"]["median"] / rate["1"]["median"]
     lines += [
-        "",
         f"Outside the models' forwards, per cycle: {outside}; ranking and selection in a "
         "draft's machine code count as its forwards.",
     ]
     lines += [f"Plain decoding at batch 8 / batch 1: {many:.2f}x tokens per second."]
     lines += [f"Peak memory of `python -m spec_core`: {content['peak_mb']:.0f} MB."]
     return "\n".join([*lines, f"Source: {origin(content)}."])
+
+
+def gpu() -> str:
+    """What was measured on a GPU, if one was at hand."""
+    if not (RESULTS / "gpu.json").exists():
+        lines = ["| on a GPU | |", "|---|---|"]
+        lines += [f"| {what} | no figure: no GPU was at hand |" for what in ON_A_GPU]
+        return "\n".join(lines)
+    content = read("gpu")
+    lines = ["| on a GPU | tokens/s, median | tokens per cycle |", "|---|---|---|"]
+    for target in ("inflated", "random"):
+        for name, made in content.get(target, {}).get("generation", {}).items():
+            speed = made.get("tokens_per_second", {}).get("median")
+            each = made.get("tokens_per_cycle")
+            shown = f"{speed:.1f}" if speed else made.get("failed", "-")
+            lines.append(f"| {target}: {name} | {shown} | {f'{each:.2f}' if each else '-'} |")
+    return "\n".join([*lines, "", f"Source: {origin(content)}."])
+
+
+def predicted() -> str:
+    """What recordings and prices promised of policies, and what was seen."""
+    if not (RESULTS / "predicted.json").exists():
+        return absent("predicted")
+    content = read("predicted")
+    lines = ["| compared | policies | off by, of the static plan's speed | off by, in tokens/s | "
+             "rank correlation |", "|---|---|---|---|---|"]  # fmt: skip
+    for name, found in content["runs"].items():
+        relative, absolute = (
+            f"{100 * v['median']:.1f} % (at most {100 * v['most']:.1f})"
+            for v in (found["relative"], found["absolute"])
+        )
+        lines.append(
+            f"| {name} | {len(found['policies'])} | {relative} | {absolute} | {found['rank']:.2f} |"
+        )
+    return "\n".join([*lines, "", f"Source: {origin(content)}."])
 
 
 def policies() -> str:
@@ -96,7 +139,8 @@ def policies() -> str:
             f"{settings['prompts']} test prompts of seven domains, {settings['max_new_tokens']} "
             f"new tokens; the best static plan is {settings['static_plan']}."
         )
-        table = [markdown(summary, content.get("oracle")), "", f"Source: {origin(content)}.", ""]
+        table = [markdown(summary, content.get("oracle")), ""]
+        table += [*bounds(content.get("oracle")), f"Source: {origin(content)}.", ""]
         count = len(summary["policies"])
         if count > LONG:
             title = f"{count} policies: {title}"
@@ -104,6 +148,21 @@ def policies() -> str:
         else:
             parts += [f"**{title}**", "", *table]
     return "\n".join(parts[:-1])
+
+
+def bounds(oracle: dict | None) -> list[str]:
+    """What hindsight would have brought."""
+    if not oracle:
+        return []
+    named = {"one plan for all": "pooled", "the best plan of each domain": "by_domain",
+             "of each prompt": "by_prompt", "the oracle, at every position": "oracle"}  # fmt: skip
+    shown = [
+        f"{name} {oracle[f'lead_{key}'] * oracle['static']:.1f} "
+        f"({100 * (oracle[f'lead_{key}'] - 1):+.1f} %)"
+        for name, key in named.items()
+    ]
+    said = "In hindsight, by the prices, in tokens/s (and over the static plan)"
+    return [f"{said}: {', '.join(shown)}.", ""]
 
 
 def decide() -> str:
@@ -188,7 +247,7 @@ def replay() -> str:
 
 TABLES = {
     "speed": speed, "steps": steps, "policies": policies, "decide": decide, "loads": loads,
-    "replay": replay,
+    "replay": replay, "predicted": predicted, "gpu": gpu,
 }  # fmt: skip
 
 

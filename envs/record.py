@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.prompts import Prompt, read_prompts, spread
 from envs.provenance import commit, pair_key
 from envs.shards import META, Meta, digest, read_meta, read_shards, replace_file, write_shard
 from spec_core.cli import Parser
 from spec_core.menu import DEFAULT_MENU, Menu
+from spec_core.prompts import Prompt, read_prompts, spread
 
 
 def prepare(folder: Path, meta: Meta, prompts: list[Prompt]) -> list[Prompt]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from envs.prompts import read_prompts, spread
 from harness.evaluation import Bench, Prompt, Workload
 from harness.overrides import CONF
 from harness.tuning import STATIC_GRID, tune, tune_static
@@ -21,11 +20,13 @@ from spec_core.menu import Menu, read_name
 from spec_core.pair import Pair, load_pair
 from spec_core.plan import Plan
 from spec_core.policy import Fixed, Policy, load_policy
+from spec_core.prompts import read_prompts, spread
 from spec_core.verifiers.base import Verifier
 from spec_core.verifiers.coupled import Coupled
 from spec_core.verifiers.rejection import Rejection
 
 Say = Callable[[str], None]
+Tick = Callable[[], None]
 
 
 def make_pair(config: Any) -> Pair:
@@ -84,11 +85,13 @@ def make_menu(config: Any, bench: Bench) -> Menu:
     return menu
 
 
-def make_static(config: Any, bench: Bench, dev: list[Prompt], say: Say) -> tuple[Fixed, dict]:
+def make_static(
+    config: Any, bench: Bench, dev: list[Prompt], say: Say, tick: Tick = lambda: None
+) -> tuple[Fixed, dict]:
     """The best static plan: the named one, or tuned on dev; and what tuning saw."""
     if config.static != "auto":
         return Fixed(read_name(config.static)), {}
-    return tune_static(bench, dev, STATIC_GRID, tuple(config.tune_rounds), say)
+    return tune_static(bench, dev, STATIC_GRID, tuple(config.tune_rounds), say, tick)
 
 
 def policy_config(name: str) -> dict[str, Any]:
@@ -102,8 +105,13 @@ def policy_config(name: str) -> dict[str, Any]:
     return content
 
 
-def make_policy(item: str, static: Fixed, tuned: Tuner | None = None) -> Policy:
-    """A policy by what a user may write: best_static, a plan, a rule, a run or policy folder."""
+def make_policy(
+    item: str, static: Fixed, tuned: Tuner | None = None, given: dict[str, Any] | None = None
+) -> Policy:
+    """A policy by what a user may write: best_static, a plan, a rule, a run or policy folder.
+
+    given: a rule's arguments; without them those of its configuration, the best of its grid.
+    """
     from policies.rules import RULES, make_rule
 
     if item == "best_static":
@@ -114,7 +122,7 @@ def make_policy(item: str, static: Fixed, tuned: Tuner | None = None) -> Policy:
             return load_policy(path)
     if item in RULES:
         about = policy_config(item)
-        arguments = dict(about.get("arguments") or {})
+        arguments = dict(given or about.get("arguments") or {})
         if tuned is not None and about.get("grid"):
             arguments |= tuned(item, [{**arguments, **more} for more in about["grid"]])
         return make_rule(item, **arguments)

@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spec_core import features as feature
-from spec_core.learned import MenuPolicy
+from spec_core.learned import Chosen
 from spec_core.policy import Policy
 from spec_core.render import plain
 
 if TYPE_CHECKING:
     from harness.evaluation import Bench, Prompt
 
-SHOWN = ("accepted_slow", "hit_fast", "entropy", "doubt", "length")  # features of the report
+SHOWN = {  # features of the report, by head
+    "menu": ("accepted_slow", "hit_fast", "entropy", "doubt", "length"),
+    "stop": ("path", "step", "doubt_level", "level", "hit_fast"),
+    "verify": ("gain_1", "gain_4", "gain_16", "accepted_slow", "hit_fast"),
+}
+BEHIND = {"menu": (), "stop": feature.LEVEL_FEATURES, "verify": feature.TREE_FEATURES}
 BINS = 4
 
 
 class Watched:
     """A policy's chooser within a `with`: keeps what it read and chose."""
 
-    def __init__(self, policy: MenuPolicy) -> None:
+    def __init__(self, policy: Chosen) -> None:
         self.policy = policy
         self.inner: Any = policy.chooser
         self.features: list[np.ndarray] = []
@@ -48,22 +53,35 @@ class Watched:
 def decided(
     bench: Bench, policies: dict[str, Policy], prompts: list[Prompt]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What each menu policy with a choice chooses, in runs of its own: watching takes time."""
+    """What each learned policy with a choice chooses, in runs of its own: watching takes time."""
     found = {}
     for name, policy in policies.items():
-        if isinstance(policy, MenuPolicy) and policy.always is None:
+        if isinstance(policy, Chosen) and getattr(policy, "always", None) is None:
             with Watched(policy) as watcher:
                 for batch in bench.batches(prompts):
                     bench.run(policy, batch)
-            found[name] = shares(watcher)
+            if watcher.choices:  # a stop head may never have been in doubt
+                found[name] = shares(watcher)
     return found
 
 
 def shares(watcher: Watched) -> list[dict[str, Any]]:
-    """Per shown feature: quantile bins and each plan's share of the choices in them."""
+    """Per shown feature: quantile bins and each option's share of the choices in them."""
     features, choices = np.concatenate(watcher.features), np.concatenate(watcher.choices)
-    names = watcher.policy.menu.names
-    return [_by_bin(name, features[:, feature.NAMES.index(name)], choices, names) for name in SHOWN]
+    head, names = watcher.policy.head, options(watcher.policy)
+    behind = [known.name for known in BEHIND[head]]
+    places = {name: i - len(behind) for i, name in enumerate(behind)}  # the last columns
+    places |= {name: i for i, name in enumerate(feature.NAMES)}
+    return [_by_bin(name, features[:, places[name]], choices, names) for name in SHOWN[head]]
+
+
+def options(policy: Any) -> list[str]:
+    """What a policy chooses among, in words."""
+    if policy.head == "menu":
+        return list(policy.menu.names)
+    if policy.head == "stop":
+        return ["drafts on", "ends the draft"]
+    return [f"{budget} nodes" for budget in policy.budgets]
 
 
 def _by_bin(name: str, values: np.ndarray, choices: np.ndarray, plans: list[str]) -> dict[str, Any]:

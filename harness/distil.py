@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from envs.prompts import spread
 from harness.decisions import Watched
 from harness.edge import guarded
 from harness.evaluation import Bench, Workload
@@ -24,6 +23,7 @@ from spec_core.learned import MenuPolicy
 from spec_core.menu import Menu
 from spec_core.pair import load_pair
 from spec_core.policy import load_policy
+from spec_core.prompts import spread
 
 AXES = ("batch", "length", "accepted_slow")
 EDGES = ([1 / 6, 2 / 6, 3 / 6, 4 / 6], [128 / 1024, 256 / 1024, 512 / 1024], [0.1, 0.2, 0.3, 0.45])

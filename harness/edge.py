@@ -28,6 +28,12 @@ def guarded(action: Callable[[], T], leave: bool = True) -> T:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:  # a full disk, a folder that may not be written
+        if not leave:
+            raise
+        print(f"error: {error}; what was saved before is whole: once there is room go on with "
+              "resume=<run folder>", file=sys.stderr)  # fmt: skip
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

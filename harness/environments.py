@@ -6,7 +6,7 @@ from typing import Any
 
 from harness import build
 from harness.evaluation import Bench
-from harness.looks import EVERY, Look, on_recordings
+from harness.looks import EVERY, Look, OnRecordings
 from harness.recordings import Stop, recordings
 from spec_core.menu import read_name
 
@@ -22,13 +22,13 @@ def make_env(
     """
     head, name = about.get("head") or config.env.head, name or config.env.name
     if name == "live":
-        return _live(config, bench, head), None
+        return _live(config, bench, head, stop), None
     if name == "replay":
         return _replay(config, bench, head, stop)
     raise ValueError(f"no environment {name!r}; known: live, replay")
 
 
-def _live(config: Any, bench: Bench, head: str) -> Any:
+def _live(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
     from envs.live import SpecDecodeVectorEnv
 
     work = bench.workload
@@ -39,8 +39,19 @@ def _live(config: Any, bench: Bench, head: str) -> Any:
         max_new_tokens=work.max_new_tokens, seed=work.seed, plan=read_name(config.env.plan),
         budgets=list(config.env.budgets), max_nodes=work.max_nodes,
         projections=config.env.projections, verifier=bench.decoder.verifier,
-        doubt=list(config.env.doubt),
+        doubt=list(config.env.doubt), decision_seconds=_deciding(config, bench, stop),
     )  # fmt: skip
+
+
+def _deciding(config: Any, bench: Bench, stop: Stop) -> float:
+    """What a decision of the exported policy costs here, where a cost table is at hand."""
+    from envs.cost import Costs
+
+    if not (config.costs or config.pretrain):
+        return 0.0
+    menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
+    _, costs = recordings(config, menu, loads, stop)
+    return Costs.read(costs).deciding(loads[0])
 
 
 def _batch(config: Any, size: int) -> dict[str, Any]:
@@ -52,6 +63,7 @@ def _batch(config: Any, size: int) -> dict[str, Any]:
 
 def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look | None]:
     from envs.cost import Costs
+    from envs.provenance import pair_key
     from envs.replay import ReplayVectorEnv
     from envs.trace import Trace, check_disjoint
 
@@ -59,7 +71,8 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
         raise ValueError("hidden states are not recorded: recordings need env.projections=0")
     menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
     traces, costs = recordings(config, menu, loads, stop)
-    trace = Trace.read(traces)
+    pair = pair_key(config.pair.target, config.pair.draft, bench.pair.recalls)
+    trace = Trace.read(traces, pair=pair, skip_broken=config.skip_broken)
     for split in ("dev", "test"):
         check_disjoint(trace, build.make_prompts(config, split))
     if trace.meta.temperature != config.temperature:
@@ -69,7 +82,7 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
     prices = Costs.read(costs)
     trace = trace.with_menu(menu) if head == "menu" else trace
     parts = trace.fold(EVERY) if loads == [1] and not config.env.together else None
-    look = on_recordings(*parts, prices) if parts else None
+    look = OnRecordings(*parts, prices) if parts else None
     env = ReplayVectorEnv(
         parts[0] if parts else trace, prices, num_envs=config.num_envs, loads=loads,
         seed=config.seed, menu=menu, head=head, plan=read_name(config.env.plan),

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from envs.prompts import spread
 from harness.decisions import decided, drawn
 from spec_core.decoder import Generation, SpeculativeDecoder
 from spec_core.pair import Pair
 from spec_core.policy import Policy
+from spec_core.prompts import spread
 from spec_core.verifiers.base import Verifier
 
 Row = dict[str, Any]

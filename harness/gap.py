@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from envs.cost import Costs, price
 from envs.oracle import Static, gap_closed, oracle, static
@@ -12,11 +12,22 @@ from harness.evaluation import Bench, Prompt
 from spec_core.menu import Menu
 
 
-def leads(
-    bench: Bench, traces: str, costs: str, prompts: list[Prompt], plan: str
-) -> dict[str, Any]:
+class Recording(NamedTuple):
+    """Where the evaluated prompts are recorded, what prices them, and of which pair it must be."""
+
+    traces: str
+    costs: str
+    pair: str | None = None
+    skip_broken: bool = False
+
+    def read(self) -> Trace:
+        """The recording, if it is of that pair."""
+        return Trace.read(Path(self.traces), pair=self.pair, skip_broken=self.skip_broken)
+
+
+def leads(bench: Bench, source: Recording, prompts: list[Prompt], plan: str) -> dict[str, Any]:
     """Speeds over the static plan's by the cost table: the oracle's and the best static plans'."""
-    trace, table = Trace.read(Path(traces)), Costs.read(Path(costs))
+    trace, table, traces = source.read(), Costs.read(Path(source.costs)), source.traces
     work, meta = bench.workload, trace.meta
     if plan not in trace.menu.names:  # as far as the recorded candidates serve it
         trace = trace.with_menu(Menu.of([*trace.menu.plans, plan]))

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from envs.prompts import spread
 from envs.provenance import pair_key
 from envs.shards import digest
 from harness import build
@@ -20,6 +19,7 @@ from harness.overrides import CONF
 from harness.training import Stopped
 from spec_core.menu import Menu
 from spec_core.pair import chosen_recall
+from spec_core.prompts import spread
 
 Stop = Callable[[], bool]
 Words = list[Any]

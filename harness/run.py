@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from tqdm import tqdm
 
-from envs.prompts import spread
+from envs.provenance import pair_key
 from harness import build
 from harness.evaluation import Bench, Prompt, evaluate
 from harness.folder import RunFolder
+from harness.gap import Recording, leads, shares
 from harness.loggers import Logger, make_logger
 from harness.looks import on_dev
 from harness.machine import machine
-from harness.training import LOOKS, Budget, Stopped, Trainer, learn_for, stoppable
+from harness.training import LOOKS, Budget, Pretraining, Stopped, Trainer, leaning, stoppable
 from reports.html import write_report
 from reports.statistics import check_lossless, summarise
 from reports.table import table
+from spec_core.pair import Pair
 from spec_core.policy import Fixed, Policy
+from spec_core.prompts import spread
 
 BASELINE, STATIC = "autoregressive", "best_static"
 
@@ -72,10 +76,17 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
     bench = build.make_bench(config, pair)
     dev, test = build.make_prompts(config, "dev"), build.make_prompts(config, "test")
     logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
+    if output and "group" in logger_options:  # the runs of a sweep belong together
+        logger_options["group"] = logger_options["group"] or Path(output).parent.name
     logger = make_logger(about["logger"]["name"], about, folder.path, **logger_options)
     with stoppable() as stop:
+
+        def tick() -> None:
+            if stop():
+                raise Stopped
+
         try:
-            static = _static(config, bench, dev, folder)
+            static = _static(config, bench, dev, folder, tick)
             policy = _learn(config, bench, dev, static, folder, logger, stop)
             if not config.compare:
                 folder.status("done")
@@ -86,17 +97,22 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
                 policies.setdefault(name, build.make_policy(name, static))
             policies[config.policy.name] = policy
             chosen = spread(test, config.test_prompts) if config.test_prompts else test
-            return compare(config, bench, policies, chosen, folder, logger, [config.policy.name])
+            learned = [config.policy.name]
+            return compare(config, bench, policies, chosen, folder, logger, learned, tick=tick)
         except Stopped:
             folder.status("stopped")
             say(f"stopped; go on with resume={folder.path}")
             return {}
         except BaseException as error:
-            folder.status("failed", error=str(error))
+            with suppress(OSError):  # the disk may be full
+                folder.status("failed", error=str(error))
             raise
 
 
-def _static(config: Any, bench: Bench, dev: list[Prompt], folder: RunFolder) -> Fixed:
+def _static(
+    config: Any, bench: Bench, dev: list[Prompt], folder: RunFolder,
+    tick: Callable[[], None] = lambda: None,
+) -> Fixed:  # fmt: skip
     """The best static plan, tuned once per run."""
     from spec_core.menu import plan_name, read_plan
 
@@ -104,7 +120,7 @@ def _static(config: Any, bench: Bench, dev: list[Prompt], folder: RunFolder) -> 
     if known:
         return Fixed(read_plan(known["plan"]))
     folder.status("tuning")
-    static, speeds = build.make_static(config, build.shorter(config, bench), dev, say)
+    static, speeds = build.make_static(config, build.shorter(config, bench), dev, say, tick)
     name = plan_name(static.plan_)
     folder.write("static.json", {"plan": name, "speeds": speeds})
     say(f"static plan: {name}" + (" (tuned on dev)" if speeds else " (as given)"))
@@ -120,7 +136,10 @@ def _learn(
 
     about = plain(config.policy)
     if about["kind"] != "learner":
-        policy = build.make_policy(about["name"], static)
+        given = about.get("arguments") or {}
+        work = build.shorter(config, bench)
+        tuned = None if given else build.Tuner(work, dev, tuple(config.tune_rounds), say)
+        policy = build.make_policy(about["name"], static, tuned, given)
         if hasattr(policy, "save"):
             policy.save(folder.path / "policy")
         return policy
@@ -148,7 +167,7 @@ def _train_learner(
     folder.status("training")
     with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
         probes = spread(dev, config.dev_prompts)
-        look = look or on_dev(build.shorter(config, bench), static, probes)
+        look = look or on_dev(build.shorter(config, bench), static, probes, leaning(folder))
         Trainer(learner, env, look, budget, folder, logger, bar).run(stop)
 
 
@@ -160,15 +179,11 @@ def _pretrain(
     from harness.environments import make_env
     from policies.learners import make_learner
 
-    def keep() -> None:
-        with folder.replacing("pretrained") as path:
-            early.save(path)
-
     folder.status("pretraining")
     recorded, look = make_env(config, bench, about, stop, "replay")
     early = make_learner(about["name"], recorded, config.seed, **(about.get("arguments") or {}))
     with tqdm(total=round(60 * config.pretrain), unit="s", bar_format=BAR, file=sys.stderr) as bar:
-        learn_for(60 * config.pretrain, early, recorded, look, keep, bar, stop)
+        Pretraining(60 * config.pretrain, early, recorded, look, folder, bar).run(stop)
     learner.restore(folder.whole("pretrained"))
 
 
@@ -193,8 +208,14 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
     logger = make_logger(about["logger"]["name"], about, folder.path, job="eval", **logger_options)
     learned = [name for name, policy in policies.items() if hasattr(policy, "chooser")]
-    oracle = (config.traces, config.costs) if config.traces else None
+    oracle = _recording(config, pair) if config.traces else None
     return compare(config, bench, policies, prompts, folder, logger, learned, oracle)
+
+
+def _recording(config: Any, pair: Pair) -> Recording:
+    """The configured one, which has to be of this pair."""
+    key = pair_key(config.pair.target, config.pair.draft, pair.recalls)
+    return Recording(config.traces, config.costs, key, config.skip_broken)
 
 
 def _short(item: str, taken: Any) -> str:
@@ -209,18 +230,23 @@ BAR = "{desc} |{bar:20}| {n:.0f}/{total:.0f} s {postfix}"
 
 def compare(
     config: Any, bench: Bench, policies: dict[str, Policy], prompts: list[Prompt],
-    folder: RunFolder, logger: Logger, learned: list[str], oracle: tuple[str, str] | None = None,
+    folder: RunFolder, logger: Logger, learned: list[str], oracle: Recording | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate, check that nothing was lost, and write results.json and report.html.
 
-    oracle: a recording of these prompts and a cost table, where there are such.
+    oracle: a recording of these prompts and a cost table, where there are such; tick is called
+    after every run, and may end it all.
     """
     repeats = int(config.get("repeats", 1))
     runs = repeats * len(policies) * len(bench.batches(prompts))
     with tqdm(total=runs, desc="evaluating", file=sys.stderr, mininterval=1) as bar:
-        found = evaluate(
-            bench, policies, prompts, repeats, config.seed, lambda: bar.update() and None
-        )
+
+        def done() -> None:
+            bar.update()
+            tick()
+
+        found = evaluate(bench, policies, prompts, repeats, config.seed, done)
     if not bench.decoder.verifier.sampled or bench.workload.temperature == 0:
         check_lossless(found["rows"])
     summary = summarise(found["rows"], BASELINE, STATIC, config.seed)
@@ -236,9 +262,7 @@ def compare(
         "machine": machine(),
     }  # fmt: skip
     if oracle:
-        from harness.gap import leads, shares
-
-        lead = leads(bench, *oracle, prompts, settings["static_plan"])
+        lead = leads(bench, oracle, prompts, settings["static_plan"])
         results["oracle"] = shares(lead, summary, STATIC)
     folder.write("results.json", results)
     write_report(results, folder.path / "report.html")

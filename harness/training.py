@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.folder import RunFolder
+from harness.leaning import Lean
 from harness.loggers import Logger
 from harness.looks import Look
 
-TELL_EVERY, SAVE_EVERY = 0.5, 2.0  # seconds of learning
+TELL_EVERY, SAVE_EVERY = 0.5, 0.5  # seconds of learning; a rollout takes longer
 LOOKS = 5  # at what learns from recordings
 
 
@@ -98,7 +99,7 @@ class Trainer:
             self._tick()
             if self.elapsed - self.told >= TELL_EVERY:
                 self._tell(progress)
-            if self.elapsed - self.saved >= SAVE_EVERY:  # a live rollout takes longer than this
+            if self.elapsed - self.saved >= SAVE_EVERY:
                 self.save()
             self.stopping = stop()
             return not self.stopping and self.elapsed < 60 * self.budget.minutes
@@ -119,8 +120,7 @@ class Trainer:
 
     def probe(self) -> None:
         """Measure the policy against the static plan; the best so far is exported."""
-        policy = self.learner.policy()
-        learned, static = self.look(policy)
+        policy, learned, static = self.look(self.learner.policy())
         ratio = learned / static
         if ratio > self.best:
             self.best = ratio
@@ -153,41 +153,79 @@ class Trainer:
         self.logger.log(self.learner.steps, metrics)
 
 
-def learn_for(
-    seconds: float, learner: Any, env: Any, look: Look | None, keep: Callable[[], None], bar: Any,
-    stop: Callable[[], bool],
-) -> None:  # fmt: skip
-    """Learn for some time, and keep what is best by some looks; raises Stopped when asked to stop.
+class Pretraining:
+    """Learning for some time from a recording, of which the best by some looks is kept.
 
-    Without a look, what is learned in the end is kept. Looking is not learning.
+    Without a look, what is learned in the end is kept. Looking is not learning. The folder takes
+    `pretrained`, what is kept, and `pretraining`, to go on with.
     """
-    spent, best, looked, clock = 0.0, -1.0, 0, time.monotonic()
 
-    def judge() -> None:
-        nonlocal best, clock
-        learned, static = look(learner.policy()) if look else (1.0, 1.0)
-        if learned / static >= best:
-            best = learned / static
-            keep()
-        bar.set_postfix_str(f"held out {100 * (learned / static - 1):+.1f} %" if look else "")
-        clock = time.monotonic()
+    def __init__(
+        self, seconds: float, learner: Any, env: Any, look: Look | None, folder: RunFolder, bar: Any
+    ) -> None:
+        self.seconds, self.learner, self.env, self.look = seconds, learner, env, look
+        self.folder, self.bar = folder, bar
+        self.spent, self.best, self.looked, self.lean = 0.0, -1.0, 0, Lean()
+        self.saved, self.clock = -SAVE_EVERY, time.monotonic()
+        found = folder.whole("pretraining")
+        if found is not None:
+            learner.restore(found / "learner")
+            told = RunFolder(found).read("pretraining.json")
+            self.spent, self.best, self.looked = told["spent"], told["best"], told["looked"]
+            self.lean = Lean(*told["lean"])
+            if hasattr(env, "restore"):
+                env.restore(told["env"])
 
-    def watch(progress: Any) -> bool:
-        nonlocal spent, looked, clock
-        now = time.monotonic()
-        spent, clock = spent + now - clock, now
-        rate = float(getattr(env, "rate", 0.0))
-        bar.set_description_str(f"recordings, step {progress.steps} | now {rate:.1f} tok/s")
-        bar.n = min(round(spent), bar.total)
-        if stop():
-            raise Stopped
-        if look and looked < LOOKS - 1 and spent * LOOKS > seconds * (looked + 1):
-            looked += 1
-            judge()
-        return spent < seconds
+    def run(self, stop: Callable[[], bool]) -> None:
+        """To the end; raises Stopped when asked to stop."""
 
-    learner.learn(env, sys.maxsize, watch)
-    judge()
+        def watch(progress: Any) -> bool:
+            now = time.monotonic()
+            self.spent, self.clock = self.spent + now - self.clock, now
+            rate = float(getattr(self.env, "rate", 0.0))
+            said = f"recordings, step {progress.steps} | now {rate:.1f} tok/s"
+            self.bar.set_description_str(said)
+            self.bar.n = min(round(self.spent), self.bar.total)
+            asked = stop()
+            if asked or self.spent - self.saved >= SAVE_EVERY:
+                self._save()
+            if asked:
+                raise Stopped
+            if self.look and self.looked < LOOKS - 1:
+                if self.spent * LOOKS > self.seconds * (self.looked + 1):
+                    self.looked += 1
+                    self._judge()
+            return self.spent < self.seconds
+
+        self.clock = time.monotonic()
+        self.learner.learn(self.env, sys.maxsize, watch)
+        self._judge()
+        self._save()
+
+    def _save(self) -> None:
+        told = {"spent": self.spent, "best": self.best, "looked": self.looked, "lean": self.lean}
+        env = self.env.state() if hasattr(self.env, "state") else {}
+        with self.folder.replacing("pretraining") as path:
+            self.learner.save(path / "learner")
+            RunFolder(path).write("pretraining.json", {**told, "env": env})
+        self.saved = self.spent
+
+    def _judge(self) -> None:
+        look = self.look or (lambda policy: (policy, 1.0, 1.0))
+        _, learned, static = look(self.learner.policy())
+        if learned / static >= self.best:
+            self.best, self.lean = learned / static, getattr(self.look, "lean", Lean())
+            with self.folder.replacing("pretrained") as path:
+                self.learner.save(path)
+        if self.look:
+            self.bar.set_postfix_str(f"held out {100 * (learned / static - 1):+.1f} %")
+        self.clock = time.monotonic()
+
+
+def leaning(folder: RunFolder) -> Lean:
+    """How what was pretrained leans; not at all where nothing was."""
+    found = folder.whole("pretraining")
+    return Lean(*RunFolder(found).read("pretraining.json")["lean"]) if found else Lean()
 
 
 def append_metrics(file: Path, step: int, metrics: dict[str, float]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from envs.prompts import spread
 from harness.evaluation import Bench, Prompt, interleaved, rows_of, speed
 from spec_core.menu import read_name
 from spec_core.policy import Fixed, Policy
+from spec_core.prompts import spread
 
 # Brackets the optimum of pairs whose draft is right from a third to nearly all of the time.
 STATIC_GRID = (
@@ -22,19 +22,25 @@ STATIC_GRID = (
 KEPT = 0.34  # of the candidates, after each round
 
 
-def speeds(bench: Bench, policies: dict[str, Policy], prompts: list[Prompt]) -> dict[str, float]:
-    """Tokens per second of every policy, interleaved on the prompts."""
+def speeds(
+    bench: Bench, policies: dict[str, Policy], prompts: list[Prompt],
+    tick: Callable[[], None] = lambda: None,
+) -> dict[str, float]:  # fmt: skip
+    """Tokens per second of every policy, interleaved on the prompts; a tick after each run."""
     for policy in policies.values():
         bench.run(policy, bench.batches(prompts)[0])
+        tick()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
     for name, batch, made, repeat in interleaved(bench, policies, prompts, 1, 0):
         rows[name] += rows_of(name, batch, made, repeat)
+        tick()
     return {name: speed(found) for name, found in rows.items()}
 
 
 def tune(
     bench: Bench, candidates: Mapping[str, Callable[[], Policy]], prompts: list[Prompt],
-    rounds: tuple[int, ...] = (1, 3), tick: Callable[[str], None] = lambda said: None,
+    rounds: tuple[int, ...] = (1, 3), say: Callable[[str], None] = lambda said: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> tuple[str, dict[str, float]]:  # fmt: skip
     """The fastest candidate, and the last round's tokens per second; rounds: prompts per domain."""
     if not prompts:
@@ -42,9 +48,9 @@ def tune(
     names = list(candidates)
     found: dict[str, float] = {}
     for i, per_domain in enumerate(rounds if len(names) > 1 else rounds[-1:]):
-        tick(f"tuning {len(names)} candidates, {per_domain} prompts per domain")
+        say(f"tuning {len(names)} candidates, {per_domain} prompts per domain")
         made = {name: candidates[name]() for name in names}
-        found = speeds(bench, made, spread(prompts, per_domain))
+        found = speeds(bench, made, spread(prompts, per_domain), tick)
         names = sorted(names, key=lambda name: -found[name])
         if i + 1 < len(rounds):
             names = names[: max(3, round(KEPT * len(names)))]
@@ -53,7 +59,8 @@ def tune(
 
 def tune_static(
     bench: Bench, prompts: list[Prompt], grid: tuple[str, ...] = STATIC_GRID,
-    rounds: tuple[int, ...] = (1, 3), tick: Callable[[str], None] = lambda said: None,
+    rounds: tuple[int, ...] = (1, 3), say: Callable[[str], None] = lambda said: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> tuple[Fixed, dict[str, float]]:  # fmt: skip
     """The best static plan of a grid, and the speeds of the last round."""
     plans = {name: read_name(name) for name in grid}
@@ -61,5 +68,5 @@ def tune_static(
         name: plan for name, plan in plans.items() if plan.budget <= bench.workload.max_nodes
     }
     candidates = {name: partial(Fixed, plan) for name, plan in fitting.items()}
-    best, found = tune(bench, candidates, prompts, rounds, tick)
+    best, found = tune(bench, candidates, prompts, rounds, say, tick)
     return Fixed(plans[best]), found

@@ -25,9 +25,9 @@ def decision(entry: dict[str, Any], slug: str, width: int) -> str:
             parts = {plan: 100 * share for plan, share in row.items()}
             marks.append(stack(name, parts, scale, rows.middle(i), "shade", " %"))
         else:
-            marks.append(text(rows.left, rows.middle(i), "no cycles", "tick"))
-    title = f"Plans chosen by {entry['feature']}"
-    about = "One bar per range of the feature: how often each plan was chosen."
+            marks.append(text(rows.left, rows.middle(i), "no decisions", "tick"))
+    title = f"Chosen by {entry['feature']}"
+    about = "One bar per range of the feature: how often each option was chosen."
     return picture(slug, width, rows.bottom + 4, title, about, "".join(marks))
 
 

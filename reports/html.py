@@ -155,7 +155,7 @@ def _time(summary: Summary, learned: list[str]) -> str:
 
 
 def _decisions(decisions: dict[str, list[dict[str, Any]]]) -> str:
-    """How often each plan was chosen, by what the policy saw."""
+    """How often each option was chosen, by what the policy saw."""
     content = ""
     for i, (policy, entries) in enumerate(decisions.items()):
         for j, entry in enumerate(entry for entry in entries if entry["shares"]):
@@ -165,8 +165,9 @@ def _decisions(decisions: dict[str, list[dict[str, Any]]]) -> str:
             colours = {plan: block(kind) for plan, kind in zip(plans, shades, strict=True)}
             content += element("h3", escape(f"{policy}, by {entry['feature']}"))
             content += legend(colours) + figure(partial(decision, entry, f"decision-{i}-{j}"))
-            content += _decision_table(f"{policy}: share of cycles by plan", entry)
-    about = "Share of the cycles in which each plan was chosen, by the range of what was observed."
+            content += _decision_table(f"{policy}: share of decisions", entry)
+    about = "Share of the decisions in which each option was chosen, by the range of what was "
+    about += "observed: a plan once a cycle, or going on at each question after a draft's level."
     return section("What the policies do", prose(about, "note") + content, content)
 
 

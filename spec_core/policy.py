@@ -103,7 +103,7 @@ def load_policy(folder: str | Path) -> Policy:
             raise ValueError("it is a published rule: import `policies` first, or name it there")
         return KINDS[content["kind"]](content, Path(folder))
     except (KeyError, TypeError, AssertionError, ValueError, OSError) as error:
-        raise ValueError(f"{file}: not a valid policy ({_said(error)})") from None
+        raise ValueError(f"{file}: not a valid policy ({_said(error)}); export it again") from None
 
 
 def _said(error: Exception) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small import CPU, build, closure, load, random_parents
 
-from spec_core.drafters.lm import prefill
+from spec_core.drafters.lm import prefill, straight
 from spec_core.models.base import View
 from spec_core.models.linear import WIDE, Linear, PackedLinear, linear
 
@@ -25,6 +25,8 @@ CASES = {
     "qwen2": ("Qwen2", {}),
     "qwen2 windows": ("Qwen2", WINDOWS),
     "qwen3": ("Qwen3", {}),
+    "qwen3 yarn": ("Qwen3", {"rope_parameters": {**ROPE, "rope_type": "yarn"}}),
+    "mistral llama3": ("Mistral", {"rope_parameters": LLAMA3}),
     "no whole panels": ("Qwen2", {"hidden_size": 40, "intermediate_size": 37, "head_dim": 40}),
 }
 TEXT = torch.randint(61, (1, 40), generator=torch.Generator().manual_seed(0))
@@ -54,7 +56,11 @@ def test_logits_are_those_of_transformers(case, backend):
         path = torch.cat((text, tokens[seen[node]]))[None]
         with torch.no_grad():
             right = module(path).logits[0, -1]
-        torch.testing.assert_close(found[node], right, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[node], right, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        first = straight(model, text[None], 0, model.new_cache(1, 40), keep=30)[0]
+        right = module(text[None]).logits[0]
+    torch.testing.assert_close(first, right, rtol=0, atol=1e-4)
 
 
 def test_shards_are_one_model():

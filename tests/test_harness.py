@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from small import Letters, pair_of
 
-from envs.prompts import read_prompts, spread
 from harness.distil import AXES, EDGES, content, distilled
+from harness.edge import guarded
 from harness.evaluation import Bench, Workload, evaluate, speed
 from harness.folder import RunFolder
 from harness.overrides import CONF, problem
 from harness.tuning import tune, tune_static
 from reports.statistics import check_lossless
-from spec_core import AUTOREGRESSIVE, Fixed, Menu, MenuPolicy, Plan, Table
-from spec_core.features import NAMES
+from spec_core import (
+    AUTOREGRESSIVE,
+    Fixed,
+    Menu,
+    MenuPolicy,
+    Network,
+    Plan,
+    StopPolicy,
+    Table,
+    TrimPolicy,
+)
+from spec_core.features import LEVEL_FEATURES, NAMES, TREE_FEATURES
+from spec_core.learned import Chosen
+from spec_core.prompts import read_prompts, spread
 
 PROMPTS = [
     {"id": f"{domain}-{i}", "domain": domain, "prompt": text}
@@ -38,18 +53,31 @@ def choosing() -> MenuPolicy:
     return MenuPolicy(Menu.of(["ar", "chain-3"]), table)
 
 
+def learned() -> dict[str, Chosen]:
+    """A policy of every head."""
+    chance = np.random.default_rng(0)
+
+    def network(more: int, outputs: int) -> Network:
+        weight = chance.normal(size=(outputs, len(NAMES) + more)).astype(np.float32)
+        return Network([weight], [np.zeros(outputs, np.float32)])
+
+    stop = StopPolicy(Plan(3, budget=4), network(len(LEVEL_FEATURES), 2))
+    verify = TrimPolicy(Plan(3, budget=4), [1, 2, 4], network(len(TREE_FEATURES), 3))
+    return {"menu": choosing(), "stop": stop, "verify": verify}
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_every_policy_runs_on_every_prompt_and_nothing_is_lost(batch, temperature):
-    policies = {"ar": Fixed(AUTOREGRESSIVE), "chain": Fixed(Plan(3)), "menu": choosing()}
+    policies = {"ar": Fixed(AUTOREGRESSIVE), "chain": Fixed(Plan(3)), **learned()}
     at = bench(batch_size=batch, temperature=temperature)
     found = evaluate(at, policies, PROMPTS, repeats=2)
     keys = {(r["policy"], r["prompt_id"], r["repeat"]) for r in found["rows"]}
-    assert len(keys) == len(found["rows"]) == 3 * 5 * 2
+    assert len(keys) == len(found["rows"]) == 5 * 5 * 2
     assert all(r["new_tokens"] == len(r["output_tokens"]) == 16 for r in found["rows"])
     check_lossless(found["rows"])
-    assert set(found["decisions"]) == {"menu"}
-    for shown in found["decisions"]["menu"]:
+    assert set(found["decisions"]) == {"menu", "stop", "verify"}
+    for shown in (entry for entries in found["decisions"].values() for entry in entries):
         sums = [sum(column) for column in zip(*shown["shares"].values(), strict=True)]
         assert len(sums) == len(shown["bins"]) + 1
         assert all(abs(total - 1) < 1e-3 or total == 0 for total in sums)
@@ -199,3 +227,26 @@ def test_a_distilled_table_says_what_was_chosen_most_in_its_cell():
     assert told["axes"][0]["edges"] == [2, 4, 8, 16] and set(told["plans"]) == {"ar", "chain-3"}
     lone = distilled(features[:1], choices[:1], 2)  # empty cells take the nearest that is not
     assert (lone.cells == choices[0]).all()
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(capsys, leave):
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit if leave else OSError) as caught:
+        guarded(full, leave)
+    if leave:
+        said = capsys.readouterr().err
+        assert caught.value.code == 1 and "No space left" in said and "resume=" in said
+        assert len(said.strip().splitlines()) == 1
+
+
+def test_benchmarks_and_the_decoder_need_neither_environments_nor_pictures():
+    hidden = ("gymnasium", "stable_baselines3", "hydra", "omegaconf", "wandb", "rich", "numba",
+              "matplotlib", "tqdm")  # fmt: skip
+    code = f"import sys; sys.modules |= dict.fromkeys({hidden}); import benchmarks.gpu, spec_core"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=CONF.parent
+    )
+    assert done.returncode == 0, done.stderr

@@ -19,7 +19,8 @@ CONTEXTUAL = [
     *("linucb", "binned_thompson", "regression", "adaeagle", "full_information"),
     *("ppo", "maskable_ppo", "dqn"),
 ]
-QUICK = {name: {"updates": 500} for name in ("specdec_pp", "full_information")}
+HEADS = ("specdec_pp", "fitted_marginal", "full_information")
+QUICK = {name: {"updates": 500} for name in HEADS}
 FEW = {name: {"updates": 50} for name in ("adaeagle", "regression", *QUICK)}
 STOPPING = ["specdec_pp", "full_information", "ppo", "a2c", "dqn"]
 
@@ -45,7 +46,7 @@ def same_decisions(learner, env):
 
 
 def test_every_learner_is_tested():
-    assert set(PLAIN + CONTEXTUAL + STOPPING) == set(LEARNERS)
+    assert set(PLAIN + CONTEXTUAL + STOPPING) | set(HEADS) == set(LEARNERS)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -94,7 +95,7 @@ def test_drafts_end_where_nothing_more_is_accepted(name, together):
 
 @pytest.mark.parametrize("name", list(LEARNERS))
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(name, tmp_path):
-    make, few = StopToy if name == "specdec_pp" else Toy, FEW.get(name, {})
+    make, few = StopToy if name in HEADS[:2] else Toy, FEW.get(name, {})
     whole, broken = make(seed=3), make(seed=3)
     first = learned(name, whole, 512, **few)
     learned(name, broken, 512, **few).save(tmp_path)
@@ -208,6 +209,21 @@ def test_a_replay_holds_what_counted_and_all_that_it_earned():
     memory = learned("dqn", env, 600).model.replay_buffer
     assert memory.size() + len(memory.open) == np.stack(env.acted).sum()
     assert memory.rewards.max() < 9  # no lies
+
+
+def test_the_fitted_marginal_rule_reads_path_and_level_alone():
+    for easy, ends in ((1.0, 0), (0.0, 1)):
+        env = StopToy()
+        env.easy = easy
+        learner = learned("fitted_marginal", env, 2000)
+        first = np.vstack([env.reset()[0] for _ in range(50)])
+        chooser = same_decisions(learner, env)
+        assert (chooser.choose(first) == ends).mean() > 0.9
+        other = first.copy()
+        other[:, : len(FEATURES)] += 3
+        assert (chooser.choose(other) == chooser.choose(first)).all()
+    with pytest.raises(ValueError, match="no feature 'paths'"):
+        make_learner("specdec_pp", StopToy(), reads=["paths"])
 
 
 def test_a_level_costs_what_the_cycles_show():

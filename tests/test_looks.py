@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,9 +19,12 @@ from envs.recorder import Recorder
 from envs.runs import run_policy
 from envs.trace import assemble
 from harness import training
-from harness.looks import on_recordings
-from harness.training import LOOKS, Stopped, learn_for
-from spec_core import Menu, MenuPolicy, Table
+from harness.folder import RunFolder
+from harness.leaning import Lean, leans
+from harness.looks import OnRecordings
+from harness.training import LOOKS, Pretraining, Stopped
+from spec_core import Menu, MenuPolicy, Network, Table
+from spec_core.features import FEATURES
 from spec_core.rows import SURE
 
 
@@ -49,11 +54,11 @@ def test_a_look_at_recordings_is_by_the_prices_of_texts_held_out():
     costs, trace = costs_of(contexts=[16, 999]), recorded(lettered(), count=10)
     kept, held = trace.fold(5)
     assert [text.id for text in held.texts] == ["p8", "p9"]
-    look = on_recordings(kept, held, costs)
+    look = OnRecordings(kept, held, costs)
     best = static(kept, price(kept, costs, 1).seconds).pooled
     speeds = [run_policy(held, costs, always(trace, m)).speed for m in range(4)]
-    assert [look(always(trace, m))[0] for m in range(4)] == speeds and len(set(speeds)) == 4
-    assert look(always(trace, 0))[1] > speeds[best]  # which is charged nothing for deciding
+    assert [look(always(trace, m))[1] for m in range(4)] == speeds and len(set(speeds)) == 4
+    assert look(always(trace, 0))[2] > speeds[best]  # which is charged nothing for deciding
 
 
 def test_levels_that_the_past_drafts_alone_are_recorded_and_cost_no_round():
@@ -104,6 +109,18 @@ class Learner:
     def policy(self) -> int:
         return self.steps
 
+    def save(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+        (path / "steps").write_text(str(self.steps))
+
+    def restore(self, path: Path) -> None:
+        self.steps = int((path / "steps").read_text())
+
+
+def kept(folder: RunFolder) -> int:
+    """The steps of what was kept."""
+    return int((folder.path / "pretrained" / "steps").read_text())
+
 
 class Bar:
     """Shows nothing."""
@@ -115,22 +132,62 @@ class Bar:
     set_postfix_str = set_description_str
 
 
-def test_the_best_by_the_looks_is_kept(clock):
-    learner, kept, seen = Learner(clock), [], []
+def test_the_best_by_the_looks_is_kept(clock, tmp_path):
+    learner, folder, seen = Learner(clock), RunFolder(tmp_path), []
 
-    def look(policy: int) -> tuple[float, float]:
+    def look(policy: int) -> tuple[int, float, float]:
         seen.append(policy)
         clock.seconds += 100  # looking is not learning
-        return {1: 1.0, 2: 0.5, 3: 3.0}.get(len(seen), 2.0), 1.0
+        return policy, {1: 1.0, 2: 0.5, 3: 3.0}.get(len(seen), 2.0), 1.0
 
-    learn_for(50, learner, None, look, lambda: kept.append(learner.steps), Bar(), lambda: False)
+    Pretraining(50, learner, None, look, folder, Bar()).run(lambda: False)
     assert len(seen) == LOOKS and seen[-1] == learner.steps == 50
-    assert kept == [seen[0], seen[2]]
+    assert kept(folder) == seen[2]
 
 
-def test_without_a_look_the_last_is_kept_and_a_wish_to_stop_is_heard(clock):
-    learner, kept = Learner(clock), []
-    learn_for(20, learner, None, None, lambda: kept.append(learner.steps), Bar(), lambda: False)
-    assert kept == [20]
+def test_without_a_look_the_last_is_kept(clock, tmp_path):
+    folder = RunFolder(tmp_path)
+    Pretraining(20, Learner(clock), None, None, folder, Bar()).run(lambda: False)
+    assert kept(folder) == 20
+
+
+@pytest.mark.parametrize("end", [1, 7, 19])
+def test_pretraining_that_was_stopped_goes_on_where_it_was(clock, tmp_path, end):
+    folder, learner = RunFolder(tmp_path), Learner(clock)
     with pytest.raises(Stopped):
-        learn_for(20, learner, None, None, lambda: None, Bar(), lambda: True)
+        Pretraining(20, learner, None, None, folder, Bar()).run(lambda: learner.steps == end)
+    again = Learner(clock)
+    Pretraining(20, again, None, None, folder, Bar()).run(lambda: False)
+    assert kept(folder) == again.steps == 20
+
+
+def random_network(menu: Menu, seed: int) -> MenuPolicy:
+    """A policy that chooses by chance."""
+    weight = np.random.default_rng(seed).normal(size=(len(menu), len(FEATURES))).astype(np.float32)
+    return MenuPolicy(menu, Network([weight], [np.zeros(len(menu), np.float32)]))
+
+
+def test_a_policy_that_leans_goes_back_to_the_plan_as_often_as_is_said():
+    menu = Menu.of(["ar", "chain-1", "chain-2"])
+    features = np.random.default_rng(1).normal(size=(4000, len(FEATURES))).astype(np.float32)
+    policy = random_network(menu, 0)
+    plain, *more = leans(policy, 2, features)
+    assert plain(policy) is policy
+    before = (policy.chooser.choose(features) == 2).mean()
+    for lean, share in zip(more, (0.25, 0.5, 0.75, 0.9, 1.0), strict=True):
+        after = (lean(policy).chooser.choose(features) == 2).mean()
+        assert after == pytest.approx(before + share * (1 - before), abs=0.01)
+    table = always(recorded(lettered(), count=1), 1)
+    assert Lean(0, 5.0)(table) is table
+
+
+def test_a_look_leans_as_is_fastest_and_never_loses_to_the_plan_but_for_deciding():
+    trace, costs = recorded(lettered("same"), count=5), costs_of()
+    look = OnRecordings(
+        trace.part([0, 1, 2]), trace.part([3, 4]), replace(costs, decide=np.zeros(1))
+    )
+    for seed in range(4):
+        kept, speed, base = look(random_network(trace.menu, seed))
+        assert speed >= base * (1 - 1e-9)
+        assert run_policy(look.held, look.costs, kept).speed == speed
+        assert speed >= run_policy(look.held, look.costs, random_network(trace.menu, seed)).speed

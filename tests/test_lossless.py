@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from small import Letters, Mixed, build, pair_of, plans, target
 
 from spec_core import AUTOREGRESSIVE, Fixed, Plan, SpeculativeDecoder, Template, embedded, load_pair
+from spec_core.prompts import spread
 from spec_core.sequence import Ending
 from spec_core.verifiers.coupled import Coupled
 
@@ -24,6 +25,7 @@ SAMPLINGS = {
     "warm": {"temperature": 0.7},
     "hot": {"temperature": 1.0},
     "nucleus": {"temperature": 1.0, "top_p": 0.8},
+    "warm nucleus": {"temperature": 0.7, "top_p": 0.8},
     "few": {"temperature": 0.7, "top_k": 5},
 }
 PLANS = {
@@ -94,6 +96,17 @@ def test_random_plans_give_the_plain_text(some, sampling, kind, switches, seed, 
     options = SAMPLINGS[sampling]
     found = run(pair_of(kind), policy, PROMPTS[:batch], coupled=coupled, **options)
     assert found.tokens == [plain("auto", sampling, i) for i in range(batch)]
+
+
+@pytest.mark.slow
+@settings(max_examples=15)
+@given(
+    st.lists(plans(), min_size=1, max_size=6), st.sampled_from(list(SAMPLINGS)),
+    st.sampled_from(DRAFTERS), st.sampled_from(["fast", "hf"]), st.sampled_from([1, 3]),
+)  # fmt: skip
+def test_random_plans_give_the_plain_text_on_other_backends(some, sampling, kind, backend, batch):
+    found = run(pair_of(kind, backend), Mixed(some), PROMPTS[:batch], **SAMPLINGS[sampling])
+    assert found.tokens == [plain(backend, sampling, i) for i in range(batch)]
 
 
 @settings(max_examples=6)
@@ -229,3 +242,35 @@ def test_the_embedded_pair_gives_the_plain_text(temperature):
     names = ["chain", "pruned beam", "template", "threshold chain", "best"]
     for policy in (*(Fixed(PLANS[name]) for name in names), Mixed(EVERY)):
         assert run(pair, policy, prompts, **options).tokens == right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("backend", ["compiled", "fast"])
+@settings(max_examples=4)
+@given(some=st.lists(plans(), min_size=2, max_size=5), sampling=st.sampled_from(list(SAMPLINGS)))
+def test_the_embedded_pair_gives_the_plain_text_under_random_plans(backend, batch, some, sampling):
+    pair = embedded_pair(backend)
+    prompts = [p["prompt"] for p in spread(embedded.prompts("dev"), 1)][:batch]
+    options = {**SAMPLINGS[sampling], "max_new_tokens": 24}
+    right = run(pair, Fixed(AUTOREGRESSIVE), prompts, **options).tokens
+    assert run(pair, Mixed(some), prompts, **options).tokens == right
+
+
+@cache
+def embedded_pair(backend: str):
+    """Loaded once."""
+    return load_pair(backend=backend)
+
+
+@pytest.mark.slow
+def test_the_embedded_target_is_greedy_as_transformers_is():
+    from transformers import AutoModelForCausalLM
+
+    module = AutoModelForCausalLM.from_pretrained(embedded.target_path(), dtype=torch.float32)
+    pair = embedded_pair("auto")
+    for prompt in spread(embedded.prompts("dev"), 1):
+        tokens = torch.tensor([pair.encode(prompt["prompt"])])
+        right = module.generate(tokens, max_new_tokens=48, do_sample=False)[0, tokens.shape[1] :]
+        made = run(pair, Fixed(PLANS["beam"]), [prompt["prompt"]], max_new_tokens=48)
+        assert made.tokens[0] == right.tolist(), prompt["id"]

@@ -11,7 +11,16 @@ from small import Letters, pair_of
 from traces import SMALL, costs_of, lettered, prompts, recorded
 
 from envs.replay import ReplayEnv
-from spec_core import Fixed, Menu, Pair, Plan, SpeculativeDecoder, Template
+from spec_core import (
+    DEFAULT_MENU,
+    Fixed,
+    Menu,
+    Pair,
+    Plan,
+    SpeculativeDecoder,
+    Template,
+    load_pair,
+)
 from spec_core.extractor import Extractor
 from spec_core.policy import Silent
 
@@ -104,6 +113,12 @@ def test_drafts_are_right_beyond_the_end_of_the_text(temperature):
 @pytest.mark.parametrize("kind", ["near", "same", "short", "other"])
 def test_replay_is_live_decoding_for_every_kind_of_plan(kind, temperature, eos):
     assert compare(lettered(kind, eos), EVERY, 5, 24, temperature) > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_replay_is_live_decoding_for_the_default_menu_on_the_embedded_pair(temperature):
+    assert compare(load_pair(), DEFAULT_MENU, 3, 48, temperature) > 300
 
 
 @pytest.mark.parametrize(("kind", "new"), [("near", 10), ("short", 26)])

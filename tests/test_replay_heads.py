@@ -92,6 +92,7 @@ def test_replay_is_live_decoding_for_every_pair(kind, temperature, eos):
     ("name", "head", "plan", "doubt"),
     [
         ("specdec_pp", "stop", "chain-6", (0, 1)),
+        ("fitted_marginal", "stop", "chain-6", (0, 1)),
         ("specdec_pp", "stop", "chain-6", (0.1, 0.5)),
         ("full_information", "stop", "chain-6", (0.1, 0.5)),
         ("ppo", "stop", "beam-4x2n8", (0.05, 0.3)),

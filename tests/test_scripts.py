@@ -99,6 +99,29 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, policy):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("state", ["tuning", "evaluating"])
+def test_sigterm_is_heard_while_nothing_is_learned(tmp_path, state):
+    folder = tmp_path / "run"
+    options = [*QUICK, "policy=linucb", "logger=none", f"folder={folder}", "test_prompts=9"]
+    options += ["static=auto", "tune_rounds=[3]"] if state == "tuning" else []
+    process = subprocess.Popen(
+        command("train.py", *options), cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    now = ""
+    while now != state:
+        with suppress(FileNotFoundError):
+            now = json.loads((folder / "status.json").read_text())["state"]
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+            raise AssertionError(process.communicate()[1])
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_leaves_with_zero(tmp_path):
     folder = tmp_path / "run"
     process = started(folder, "policy=linucb")
@@ -152,13 +175,14 @@ def test_every_experiment_runs_a_step(tmp_path, name):
     from harness.run import train
 
     tiny = ["steps=2", "minutes=0.01", "static=chain-2", "max_new_tokens=8", "compare=false"]
-    tiny += ["pretrain=0"]
+    tiny += ["pretrain=0.01" if name == "finetune" else "pretrain=0"]
     tiny += ["+policy.arguments.rollout=32", "+policy.arguments.batch_size=16"]
     tiny += ["logger=none", f"folder={tmp_path}", *small_recording(tmp_path)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"experiment={name}", *tiny])
     train(config)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
+    assert (tmp_path / "pretrained").exists() == (name == "finetune")
     load_policy(tmp_path / "policy")
 
 

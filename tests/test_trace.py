@@ -13,11 +13,11 @@ import torch
 from traces import SMALL, lettered, meta_of, prompts, recorded
 
 from envs import record as cli
-from envs.prompts import read_prompts
 from envs.recorder import Recorder
 from envs.shards import META, replace_file
 from envs.trace import Trace, check_disjoint
 from spec_core import Menu, Pair
+from spec_core.prompts import read_prompts
 
 
 @pytest.fixture

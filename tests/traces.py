@@ -61,7 +61,7 @@ def invented(accepted: list[np.ndarray], menu: Menu | None = None, spare: int = 
 def costs_of(batches: tuple[int, ...] = (1,), **changes) -> Costs:
     """A table where widths, levels, nodes and batches cost round numbers of seconds."""
     contexts, widths = [16, 64], [1, 2, 4]
-    levels, nodes = list(range(1, 13)), [1, 2, 4, 8, 16, 32]
+    levels, nodes = list(range(1, 21)), [1, 2, 4, 8, 16, 32]
     size, context, width, level = np.ix_(batches, contexts, widths, levels)
     draft = (1000.0 * size + context + 0.1 * width) * level
     verify = 10.0 * np.ix_(batches)[0][:, None, None] + np.array(nodes) * np.array([[1.0], [2.0]])

@@ -28,6 +28,7 @@ LEARNERS = {
     "full_information": "policies.learners.full:FullInformation",
     "regression": "policies.learners.supervised:Regression",
     "specdec_pp": "policies.learners.stopping:SpecDecPP",
+    "fitted_marginal": "policies.learners.stopping:FittedMarginal",
 }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spec_core.chooser import Chooser
 from spec_core.doubt import ALWAYS, Doubt
+from spec_core.features import VERSION
 from spec_core.learned import Chosen, MenuPolicy, StopPolicy, TrimPolicy
 from spec_core.menu import Menu
 from spec_core.plan import Plan
@@ -105,7 +106,7 @@ class Seat:
         band = self.doubt.pair if self.head == "stop" else ""
         whole = " together" * self.together
         sizes = f"{self.inputs} {self.choices} {self.projections}"
-        return f"{self.head} {sizes} {menu} {rest}{whole}{band}"
+        return f"{self.head} {sizes} v{VERSION} {menu} {rest}{whole}{band}"
 
     def policy(self, chooser: Chooser) -> Chosen:
         """The policy that this chooser makes in this seat."""

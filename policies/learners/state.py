@@ -31,5 +31,8 @@ def read_state(folder: Path, learner: Any) -> dict[str, Any]:
         raise ValueError(f"{file}: not readable as a learner's state ({error})") from None
     for name, mine in (("learner", type(learner).__name__), ("seat", learner.seat.key)):
         if state[name] != mine:
-            raise ValueError(f"{file}: its {name} is {state[name]}, here it is {mine}")
+            raise ValueError(
+                f"{file}: its {name} is {state[name]}, here it is {mine}; train anew, or go on "
+                "with the settings and the version that it was made with"
+            )
     return state

@@ -14,7 +14,7 @@ from policies.learners.loop import Memory, Step
 from policies.learners.networks import Net, fit
 from policies.learners.supervised import Fitted
 from spec_core.chooser import Chooser, Network
-from spec_core.features import LEVEL_FEATURES
+from spec_core.features import LEVEL_FEATURES, NAMES
 
 NUMBER, LEVEL, SURVIVED = range(3)  # what stands before the features of a level
 ACCEPTED, DEPTH, SECONDS, WHOLE = range(1, 5)  # behind the number of a cycle
@@ -27,7 +27,8 @@ class SpecDecPP(Fitted):
 
     It drafts to full depth, and in a share of the cycles to a depth drawn at random, from which
     a level's cost is measured. threshold: stop where the chance of a refusal exceeds it; without
-    one, the cut is that of the most tokens per second on the cycles seen.
+    one, the cut is that of the most tokens per second on the cycles seen. reads: the features by
+    which it predicts; none: all.
     """
 
     heads = ("stop",)
@@ -35,7 +36,7 @@ class SpecDecPP(Fitted):
 
     def __init__(
         self, seat: Seat, seed: int = 0, threshold: float | None = None, exploring: float = 0.25,
-        hidden: Sequence[int] = (64, 64), updates: int = 3000,
+        hidden: Sequence[int] = (64, 64), updates: int = 3000, reads: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__(seat, seed, exploring)
         assert seat.plan is not None
@@ -44,7 +45,7 @@ class SpecDecPP(Fitted):
         if threshold is not None and not 0 < threshold < 1:
             raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}")
         self.threshold, self.depth = threshold, seat.plan.depth
-        self.hidden, self.updates = tuple(hidden), updates
+        self.hidden, self.updates, self.unread = tuple(hidden), updates, _others(seat.inputs, reads)
         self.levels, self.cycles = Memory(seat.inputs + 3), Memory(5)
         self.count = np.zeros(1, np.int64)  # cycles so far
         self.begin(seat.num_envs)
@@ -95,7 +96,10 @@ class SpecDecPP(Fitted):
             return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], survived[at])
 
         known = rows[:, 3:].copy()
+        known[:, self.unread] = 0
         net = fit(known, loss, 1, self.hidden, self.seed, self.updates)
+        with torch.no_grad():
+            net.layers[0].weight[:, self.unread] = 0  # type: ignore[operator]
         self.cut = self._cut(net.predict(known)[:, 0])
         return net
 
@@ -138,6 +142,31 @@ class SpecDecPP(Fitted):
         base, more = level_cost(*rows[:, [DEPTH, SECONDS]].T.astype(np.float64))
         accepted = float(rows[:, ACCEPTED].mean())
         return {"accepted": accepted, "seconds_base": base, "seconds_level": more}
+
+
+class FittedMarginal(SpecDecPP):
+    """The marginal rule of serving engines, fitted once: survival by path probability and level.
+
+    It goes on while the chance that the walk survives is worth what the next level costs.
+    """
+
+    def __init__(
+        self, seat: Seat, seed: int = 0, exploring: float = 0.25, hidden: Sequence[int] = (16,),
+        updates: int = 3000,
+    ) -> None:  # fmt: skip
+        super().__init__(seat, seed, None, exploring, hidden, updates, ("level", "path"))
+
+
+def _others(inputs: int, reads: Sequence[str]) -> list[int]:
+    """The columns of a stop head's features that are not among those named; none named: none."""
+    level = [feature.name for feature in LEVEL_FEATURES]
+    places = {name: inputs - len(level) + i for i, name in enumerate(level)}
+    places |= {name: i for i, name in enumerate(NAMES)}
+    for name in reads:
+        if name not in places:
+            raise ValueError(f"there is no feature {name!r}; known: {', '.join(places)}")
+    kept = {places[name] for name in reads}
+    return [i for i in range(inputs) if i not in kept] if kept else []
 
 
 def _level(features: Array) -> Any:
