@@ -61,11 +61,8 @@ clean: ## Remove caches and build products (keeps .venv and runs/)
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 # The environment, made anew only when the dependencies or their pins have changed.
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-		echo "$(PYTHON) cannot make a virtual environment: install the Debian package python3-venv." >&2; \
-		exit 1; }
-	$(PYTHON) -m venv $(VENV)
+$(STAMP): pyproject.toml constraints.txt bootstrap.py
+	$(PYTHON) bootstrap.py $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,sweep,dev]'
 	@touch $@
 

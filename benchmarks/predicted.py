@@ -53,7 +53,7 @@ def compared(run: Path) -> dict[str, Any]:
 
     config: Any = OmegaConf.load(run / "config.yaml")
     results = json.loads((run / "results.json").read_text())
-    whole, costs = Trace.read(Path(config.traces)), Costs.read(Path(config.costs))
+    whole, costs = Trace.read(Path(config.traces)), Costs.read(Path(config.cost))
     evaluated = {row["prompt_id"] for row in results["rows"]}
     trace = whole.part([i for i, text in enumerate(whole.texts) if text.id in evaluated])
     figures = results["summary"]["policies"]

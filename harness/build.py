@@ -21,6 +21,7 @@ from spec_core.pair import Pair, load_pair
 from spec_core.plan import Plan
 from spec_core.policy import Fixed, Policy, load_policy
 from spec_core.prompts import read_prompts, spread
+from spec_core.session import Outcome
 from spec_core.verifiers.base import Verifier
 from spec_core.verifiers.coupled import Coupled
 from spec_core.verifiers.rejection import Rejection
@@ -136,15 +137,26 @@ def make_policy(
         ) from None
 
 
-def measured_acceptance(bench: Bench, dev: list[Prompt], ranks: int = 4) -> list[float]:
-    """P(child of rank r is accepted | its parent was), on one dev prompt per domain."""
+def measured(bench: Bench, dev: list[Prompt], ranks: int = 4) -> tuple[list[float], dict]:
+    """What Sequoia wants: P(child of rank r is accepted | its parent was), and seconds by size."""
+    from policies.rules.costs import SIZES, LearnedCosts
     from policies.rules.sequoia import RankCounter
 
-    counter = RankCounter(ranks)
-    wide = Fixed(Plan(3, width=ranks, children=ranks, budget=bench.workload.max_nodes))
-    for batch in bench.batches(spread(dev, 1)):
-        bench.run(wide, batch, watch=counter)
-    return [round(rate, 4) for rate in counter.rates]
+    counter, costs = RankCounter(ranks), LearnedCosts()
+    batches = bench.batches(spread(dev, 1))
+    most = bench.workload.max_nodes
+    wide = Plan(3, width=ranks, children=ranks, budget=most)
+    for batch in batches:
+        bench.run(Fixed(wide), batch, watch=counter)
+
+    def learn(outcome: Outcome) -> None:  # sizes are those of one sequence, as Sequoia asks
+        nodes, spent = outcome.tree.nodes, outcome.seconds
+        levels = max(plan.depth for plan in outcome.plans) if nodes > 1 else 0
+        costs.learn(1, levels, nodes, spent.draft, spent.total - spent.draft)
+
+    for nodes in [size for size in SIZES if size <= most]:
+        bench.run(Fixed(replace(wide, budget=nodes)), batches[0], watch=learn)
+    return [round(rate, 4) for rate in counter.rates], costs.content
 
 
 class Tuner:
@@ -159,8 +171,9 @@ class Tuner:
         from policies.rules import make_rule
 
         if name == "sequoia":
-            rates = measured_acceptance(self.bench, self.dev)
-            grid = [{**arguments, "acceptance": rates} for arguments in grid]
+            rates, costs = measured(self.bench, self.dev)
+            most = {"budget": self.bench.workload.max_nodes, "depth": 16, "costs": costs}
+            grid = [{**arguments, "acceptance": rates} for arguments in [*grid, most]]
         by_name = {json.dumps(arguments): arguments for arguments in grid}
         candidates = {key: partial(make_rule, name, **what) for key, what in by_name.items()}
         best, speeds = tune(self.bench, candidates, self.dev, self.rounds)

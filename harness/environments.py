@@ -47,7 +47,7 @@ def _deciding(config: Any, bench: Bench, stop: Stop) -> float:
     """What a decision of the exported policy costs here, where a cost table is at hand."""
     from envs.cost import Costs
 
-    if not (config.costs or config.pretrain):
+    if not (config.cost or config.pretrain):
         return 0.0
     menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
     _, costs = recordings(config, menu, loads, stop)

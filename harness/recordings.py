@@ -29,7 +29,7 @@ def recordings(config: Any, menu: Menu, loads: list[int], stop: Stop) -> tuple[P
     """Where the recording of train prompts and the cost table are; made where none is given."""
     root = Path(config.runs) / "recordings"
     traces = Path(config.traces) if config.traces else _record(config, menu, root, stop)
-    costs = Path(config.costs) if config.costs else _calibrate(config, menu, loads, root, stop)
+    costs = Path(config.cost) if config.cost else _calibrate(config, menu, loads, root, stop)
     return traces, costs
 
 

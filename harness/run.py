@@ -215,7 +215,7 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
 def _recording(config: Any, pair: Pair) -> Recording:
     """The configured one, which has to be of this pair."""
     key = pair_key(config.pair.target, config.pair.draft, pair.recalls)
-    return Recording(config.traces, config.costs, key, config.skip_broken)
+    return Recording(config.traces, config.cost, key, config.skip_broken)
 
 
 def _short(item: str, taken: Any) -> str:

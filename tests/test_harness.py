@@ -10,14 +10,13 @@ import sys
 
 import numpy as np
 import pytest
-from small import Letters, pair_of
+from benches import PROMPTS, bench
 
 from harness.distil import AXES, EDGES, content, distilled
 from harness.edge import guarded
-from harness.evaluation import Bench, Workload, evaluate, speed
+from harness.evaluation import evaluate, speed
 from harness.folder import RunFolder
 from harness.overrides import CONF, problem
-from harness.tuning import tune, tune_static
 from reports.statistics import check_lossless
 from spec_core import (
     AUTOREGRESSIVE,
@@ -32,19 +31,7 @@ from spec_core import (
 )
 from spec_core.features import LEVEL_FEATURES, NAMES, TREE_FEATURES
 from spec_core.learned import Chosen
-from spec_core.prompts import read_prompts, spread
-
-PROMPTS = [
-    {"id": f"{domain}-{i}", "domain": domain, "prompt": text}
-    for domain, texts in {"a": ("123", "456", "789"), "b": ("5", "777")}.items()
-    for i, text in enumerate(texts)
-]
-
-
-def bench(kind: str = "near", **work) -> Bench:
-    """A tiny pair under a workload."""
-    pair = pair_of(kind, tokenizer=Letters())
-    return Bench(pair, Workload(**{"max_new_tokens": 16, "seed": 3, **work}))
+from spec_core.prompts import read_prompts
 
 
 def choosing() -> MenuPolicy:
@@ -99,31 +86,6 @@ def test_rows_add_up_to_the_batch():
 def test_no_prompts_are_refused():
     with pytest.raises(ValueError, match="no prompts"):
         evaluate(bench(), {"ar": Fixed(AUTOREGRESSIVE)}, [])
-
-
-class Clocked(Bench):
-    """A bench whose seconds are those of a made-up machine: one per cycle, so cycles decide."""
-
-    def run(self, policy, prompts, **watching):
-        made = super().run(policy, prompts, **watching)
-        made.stats.seconds = float(made.stats.cycles)
-        return made
-
-
-def test_tuning_finds_the_plan_of_fewest_cycles():
-    at = Clocked(pair_of("same", tokenizer=Letters()), Workload(max_new_tokens=16))
-    best, found = tune_static(at, PROMPTS, ("ar", "chain-1", "chain-3", "chain-7", "chain-2"))
-    assert best.plan_.depth == 7
-    assert found["chain-7"] == 8.0 and max(found.values()) == 8.0
-    candidates = {
-        name: (lambda d=depth: Fixed(Plan(d))) for name, depth in {"x": 1, "y": 3}.items()
-    }
-    assert tune(at, candidates, PROMPTS)[0] == "y"
-
-
-def test_prompts_are_spread_over_domains():
-    assert [p["id"] for p in spread(PROMPTS, 2)] == ["a-0", "b-0", "a-1", "b-1"]
-    assert [p["id"] for p in spread(PROMPTS, 9)] == ["a-0", "b-0", "a-1", "b-1", "a-2"]
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):

@@ -7,77 +7,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+from processes import QUICK, ROOT, command, run, small_recording, started
 
 from harness.overrides import CONF
 from spec_core import load_policy
 
-ROOT = CONF.parent
-QUICK = ["experiment=quick", "minutes=0.05", "max_new_tokens=16", "test_prompts=1"]
 ROLLOUT = {"ppo": ["+policy.arguments.rollout=64"], "linucb": []}
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-
-
-def command(script: str, *arguments: str) -> list[str]:
-    """A script with its arguments."""
-    return [sys.executable, str(ROOT / script), *arguments]
-
-
-def run(script: str, *arguments: str, cwd: Path = ROOT, **environment: str):
-    """Run to the end; nobody is logged in to W&B."""
-    known = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    env = {**known, "OMP_NUM_THREADS": "1", "HOME": str(cwd), **environment}
-    return subprocess.run(
-        command(script, *arguments), capture_output=True, text=True, cwd=cwd, env=env
-    )
-
-
-@pytest.mark.slow
-def test_a_run_leaves_results_a_report_a_policy_and_a_wandb_run(tmp_path):
-    folder = tmp_path / "run"
-    done = run("train.py", "policy=linucb", *QUICK, f"folder={folder}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((folder / "status.json").read_text())["state"] == "done"
-    results = json.loads((folder / "results.json").read_text())
-    assert set(results["summary"]["policies"]) == {"autoregressive", "best_static", "linucb"}
-    assert "linucb" in (folder / "report.html").read_text()
-    load_policy(folder / "policy")
-    (wandb_run,) = (folder / "wandb").glob("offline-run-*")
-    read = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(wandb_run)]
-    told = subprocess.run(read, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    for name in (
-        "linucb",
-        "env_step",
-        "dev/learned",
-        "eval/linucb/tokens_per_second",
-        "comparison",
-    ):
-        assert name in told.stdout, name
-    options = ["prompts=1", "static=chain-4", "max_new_tokens=16", "tune=false"]
-    options += [f"policies=[{folder},chain-2]", f"folder={tmp_path / 'e'}"]
-    again = run("evaluate.py", *options, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    summary = json.loads((tmp_path / "e" / "results.json").read_text())["summary"]
-    assert {"run", "chain-2", "best_static"} <= set(summary["policies"])
-
-
-def started(folder: Path, *arguments: str) -> subprocess.Popen:
-    """A run that would last long, once it has saved its state."""
-    options = [*QUICK, "minutes=5", "logger=none", "compare=false", f"folder={folder}"]
-    process = subprocess.Popen(
-        command("train.py", *options, *arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    while not (folder / "state" / "trainer.json").exists():
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.05)
-            raise AssertionError(process.communicate()[1])
-    return process
 
 
 @pytest.mark.slow
@@ -132,12 +71,6 @@ def test_sigterm_saves_and_leaves_with_zero(tmp_path):
     assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
 
 
-def small_recording(folder: Path) -> list[str]:
-    """Overrides: a prompt per domain is recorded, at the prices of another machine."""
-    costs = ROOT / "benchmarks" / "costs" / "epyc-1-thread.json"
-    return ["recorded=1", "num_envs=8", f"runs={folder / 'runs'}", f"costs={costs}"]
-
-
 @pytest.mark.slow
 def test_recordings_are_made_once_and_learned_from(tmp_path):
     words = ["policy=regression", "env=replay", *QUICK, *small_recording(tmp_path), "compare=false"]
@@ -151,6 +84,31 @@ def test_recordings_are_made_once_and_learned_from(tmp_path):
     words += [f"traces={shard.parent}", "compare=true"]  # of train prompts, not of those compared
     done = run("train.py", *words, f"folder={tmp_path / 'given'}", cwd=tmp_path)
     assert done.returncode == 0 and "best_static" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_the_same_seed_learns_the_same_decisions_from_a_recording(tmp_path):
+    words = ["policy=ppo", "env=replay", *QUICK, *small_recording(tmp_path), "compare=false"]
+    words += ["logger=none", "minutes=9", "steps=2048", "+policy.arguments.rollout=256"]
+    learned = []
+    for seed in (0, 0, 1):
+        folder = tmp_path / str(len(learned))
+        done = run("train.py", *words, f"seed={seed}", f"folder={folder}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        learned.append((folder / "policy" / "policy.safetensors").read_bytes())
+    assert learned[0] == learned[1] != learned[2]
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_a_run_for_every_combination(tmp_path):
+    words = ["-m", "policy=linucb,ucb1", "seed=0,1", *QUICK, "compare=false", "logger=none"]
+    done = run("train.py", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = [path.parent for path in (tmp_path / "sweep").rglob("status.json")]
+    assert len(runs) == 4
+    for path in runs:
+        assert json.loads((path / "status.json").read_text())["state"] == "done"
+        load_policy(path / "policy")
 
 
 @pytest.mark.slow

@@ -113,6 +113,11 @@ class Averages:
         self.measured = np.array(rows(measured, len(SIZES), 2))
         _fill(self.table, self.measured)
 
+    @property
+    def steps(self) -> list[list[float]]:
+        """The sizes that were measured."""
+        return self.table[self.measured[:, 0] >= TRIES].tolist()
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -167,6 +172,11 @@ class LearnedCosts:
             self.draft.learn(width, draft / levels)
         self.verify.learn(nodes, rest)
         return draft + rest
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What was measured, as `costs_of` reads it."""
+        return {"draft": self.draft.steps, "verify": self.verify.steps}
 
     def state(self) -> dict[str, Any]:
         """Both tables."""
