@@ -128,6 +128,21 @@ def predicted() -> str:
     return "\n".join([*lines, "", f"Source: {origin(content)}."])
 
 
+def ceiling() -> str:
+    """What knowing every chance would be worth."""
+    if not (RESULTS / "ceiling.json").exists():
+        return absent("ceiling")
+    content = read("ceiling")
+    lines = ["| | world | best static plan | foresight by chances | oracle | gap closed |",
+             "|---|---|---:|---:|---:|---:|"]  # fmt: skip
+    for name, run in content["runs"].items():
+        for world in ("drawn", "recorded"):
+            found = run[world]
+            speeds = " | ".join(f"{found[who]:.1f}" for who in ("fixed", "foresight", "oracle"))
+            lines.append(f"| {name} | {world} | {speeds} | {found['share']:.0%} |")
+    return "\n".join([*lines, "", f"Source: {origin(content)}."])
+
+
 def policies() -> str:
     """Policies against plain decoding and the best static plan; long tables are folded."""
     parts = []
@@ -229,14 +244,17 @@ def replay() -> str:
     cycles, ratios = speed["replay_cycles_per_second"], speed["ratio"]
     best = max(cycles, key=lambda n: cycles[n]["median"])
     rates = ", ".join(f"{v['median']:,.0f} ({n})" for n, v in cycles.items())
-    recording = {n: r["over_together"] for n, r in content["recording"]["ratios"].items()}
-    over = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in recording.items())
+    over = {
+        how: ", ".join(f"{r[how]:.2f} ({n})" for n, r in content["recording"]["ratios"].items())
+        for how in ("over_together", "over_one_by_one")
+    }
     live = speed["live_cycles_per_second"]["median"]
     rows = (
         ("replayed cycles/s, one plan (by environments)", rates, "300,000"),
         ("times live cycles/s at batch 1", f"{ratios[best]:,.0f} (live: {live:.1f})", "100"),
         ("oracle, ms per position", f"{content['oracle_ms']['oracle']['median']:.5f}", "1"),
-        ("recording / plain generation of the same batch", over, "3"),
+        ("recording / plain generation, one text at a time", over["over_one_by_one"], "3"),
+        ("recording / plain generation of the same batch", over["over_together"], "3"),
         ("PPO, s to within 1 % of its plateau", f"{ppo['seconds']:.1f}", "60"),
         ("bytes per position", f"{content['bytes_per_position']:.0f}", "4096"),
     )
@@ -247,7 +265,7 @@ def replay() -> str:
 
 TABLES = {
     "speed": speed, "steps": steps, "policies": policies, "decide": decide, "loads": loads,
-    "replay": replay, "predicted": predicted, "gpu": gpu,
+    "replay": replay, "predicted": predicted, "ceiling": ceiling, "gpu": gpu,
 }  # fmt: skip
 
 
