@@ -67,6 +67,13 @@ class Meta:
                 return f"{f.name} {its}, not {mine}"
         return ""
 
+    def check(self, source: Path, **wanted: object) -> None:
+        """Refuse a recording where one of these fields is another."""
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                mine = getattr(self, name)
+                raise ValueError(f"{source}: recorded with {name} {mine}, not {value}; record anew")
+
 
 @dataclass(frozen=True)
 class Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import zlib
 from collections.abc import Callable
@@ -130,9 +131,11 @@ def make_policy(
     try:
         return Fixed(read_name(item))
     except ValueError:
+        near = difflib.get_close_matches(item, ["best_static", *RULES], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(["best_static", *RULES])
         raise ValueError(
-            f"no policy {item!r}: neither a rule ({known}), nor a plan such as chain-4, "
+            f"no policy {item!r}{hint}: neither a rule ({known}), nor a plan such as chain-4, "
             "nor a folder with an exported policy"
         ) from None
 
@@ -162,8 +165,11 @@ def measured(bench: Bench, dev: list[Prompt], ranks: int = 4) -> tuple[list[floa
 class Tuner:
     """Picks rules' best arguments of a grid on dev, and keeps what it picked."""
 
-    def __init__(self, bench: Bench, dev: list[Prompt], rounds: tuple[int, ...], say: Say) -> None:
-        self.bench, self.dev, self.rounds, self.say = bench, dev, rounds, say
+    def __init__(
+        self, bench: Bench, dev: list[Prompt], rounds: tuple[int, ...], say: Say,
+        tick: Tick = lambda: None,
+    ) -> None:  # fmt: skip
+        self.bench, self.dev, self.rounds, self.say, self.tick = bench, dev, rounds, say, tick
         self.found: dict[str, dict] = {}
 
     def __call__(self, name: str, grid: list[dict]) -> dict:
@@ -176,7 +182,7 @@ class Tuner:
             grid = [{**arguments, "acceptance": rates} for arguments in [*grid, most]]
         by_name = {json.dumps(arguments): arguments for arguments in grid}
         candidates = {key: partial(make_rule, name, **what) for key, what in by_name.items()}
-        best, speeds = tune(self.bench, candidates, self.dev, self.rounds)
+        best, speeds = tune(self.bench, candidates, self.dev, self.rounds, tick=self.tick)
         self.say(f"{name}: {best}")
         self.found[name] = {"arguments": by_name[best], "speeds": speeds}
         return by_name[best]

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from omegaconf import MissingMandatoryValue
+
 from harness.overrides import problem
 
 T = TypeVar("T")
@@ -23,6 +25,11 @@ def guarded(action: Callable[[], T], leave: bool = True) -> T:
     """Run; what a user can mend becomes one line and exit code 2, Ctrl-C exit code 130."""
     try:
         return action()
+    except MissingMandatoryValue as error:
+        if not leave:
+            raise
+        print(f"error: it is not said which: give {error.full_key}=...", file=sys.stderr)
+        raise SystemExit(2) from None
     except (ValueError, FileNotFoundError) as error:
         if not leave:
             raise

@@ -18,14 +18,19 @@ def make_env(
     """The environment that the policy learns in, and a look at what is held out, if anything is.
 
     stop: whether somebody wants the making of recordings to end. name: another one than configured.
-    A policy may insist on a head.
+    A policy may insist on a head, or on an environment.
     """
-    head, name = about.get("head") or config.env.head, name or config.env.name
+    head, name = about.get("head") or config.env.head, name or env_name(config, about)
     if name == "live":
         return _live(config, bench, head, stop), None
     if name == "replay":
         return _replay(config, bench, head, stop)
     raise ValueError(f"no environment {name!r}; known: live, replay")
+
+
+def env_name(config: Any, about: dict[str, Any]) -> str:
+    """The environment that the policy insists on, or the configured one."""
+    return str(about.get("env") or config.env.name)
 
 
 def _live(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
@@ -39,19 +44,20 @@ def _live(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
         max_new_tokens=work.max_new_tokens, seed=work.seed, plan=read_name(config.env.plan),
         budgets=list(config.env.budgets), max_nodes=work.max_nodes,
         projections=config.env.projections, verifier=bench.decoder.verifier,
-        doubt=list(config.env.doubt), decision_seconds=_deciding(config, bench, stop),
+        doubt=list(config.env.doubt), decision_seconds=_deciding(config, bench, head, stop),
     )  # fmt: skip
 
 
-def _deciding(config: Any, bench: Bench, stop: Stop) -> float:
-    """What a decision of the exported policy costs here, where a cost table is at hand."""
+def _deciding(config: Any, bench: Bench, head: str, stop: Stop) -> float:
+    """What an answer of the exported policy costs here, where a cost table is at hand."""
     from envs.cost import Costs
 
     if not (config.cost or config.pretrain):
         return 0.0
     menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
     _, costs = recordings(config, menu, loads, stop)
-    return Costs.read(costs).deciding(loads[0])
+    table = Costs.read(costs)
+    return (table.deciding if head == "menu" else table.asking)(loads[0])
 
 
 def _batch(config: Any, size: int) -> dict[str, Any]:
@@ -68,24 +74,25 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
     from envs.trace import Trace, check_disjoint
 
     if config.env.projections:
-        raise ValueError("hidden states are not recorded: recordings need env.projections=0")
+        raise ValueError(
+            "hidden states are not recorded: take env.projections=0, or env=live pretrain=0"
+        )
     menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
     traces, costs = recordings(config, menu, loads, stop)
     pair = pair_key(config.pair.target, config.pair.draft, bench.pair.recalls)
     trace = Trace.read(traces, pair=pair, skip_broken=config.skip_broken)
     for split in ("dev", "test"):
         check_disjoint(trace, build.make_prompts(config, split))
-    if trace.meta.temperature != config.temperature:
-        raise ValueError(
-            f"{traces}: recorded at temperature {trace.meta.temperature}, not {config.temperature}"
-        )
+    trace.meta.check(traces, **bench.recorded_as)
     prices = Costs.read(costs)
     trace = trace.with_menu(menu) if head == "menu" else trace
     parts = trace.fold(EVERY) if loads == [1] and not config.env.together else None
     look = OnRecordings(*parts, prices) if parts else None
+    batch = 1 if config.env.together or len(loads) > 1 else loads[0]
+    num_envs = -(-config.num_envs // batch) * batch  # whole batches
     env = ReplayVectorEnv(
-        parts[0] if parts else trace, prices, num_envs=config.num_envs, loads=loads,
-        seed=config.seed, menu=menu, head=head, plan=read_name(config.env.plan),
+        parts[0] if parts else trace, prices, num_envs=num_envs, loads=loads, seed=config.seed,
+        menu=menu, head=head, plan=read_name(config.env.plan),
         budgets=list(config.env.budgets), reward=config.reward.name,
         doubt=list(config.env.doubt), together=config.env.together,
     )  # fmt: skip

@@ -50,6 +50,17 @@ class Bench:
             top_k=work.top_k, top_p=work.top_p, **watching,
         )  # fmt: skip
 
+    @property
+    def recorded_as(self) -> dict[str, Any]:
+        """What a recording's description must say for its drafts to be like the ones here."""
+        work, verifier = self.workload, self.decoder.verifier
+        if work.temperature == 0:
+            return {"temperature": work.temperature}
+        if verifier.sampled:
+            raise ValueError("recordings are of the coupled verifier: take verifier=coupled")
+        sampling = {name: getattr(work, name) for name in ("temperature", "top_k", "top_p")}
+        return {**sampling, "coupled": getattr(verifier, "coupled", True)}
+
     def batches(self, prompts: list[Prompt]) -> list[list[Prompt]]:
         """The prompts in groups that are decoded together; a last group may be smaller."""
         size = self.workload.batch_size

@@ -62,8 +62,8 @@ class RunFolder:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         yield partial
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
+        if final.exists():  # else the old one is all there is: a kill came between the two moves
+            shutil.rmtree(old, ignore_errors=True)
             os.replace(final, old)
         os.replace(partial, final)
         shutil.rmtree(old, ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from envs.cost import Costs, price
 from envs.oracle import Static, gap_closed, oracle, static
+from envs.shards import digest
 from envs.trace import Trace
 from harness.evaluation import Bench, Prompt
 from spec_core.menu import Menu
@@ -28,7 +29,10 @@ class Recording(NamedTuple):
 def leads(bench: Bench, source: Recording, prompts: list[Prompt], plan: str) -> dict[str, Any]:
     """Speeds over the static plan's by the cost table: the oracle's and the best static plans'."""
     trace, table, traces = source.read(), Costs.read(Path(source.costs)), source.traces
-    work, meta = bench.workload, trace.meta
+    work, texts = bench.workload, {"max_new_tokens": bench.workload.max_new_tokens}
+    trace.meta.check(Path(traces), **bench.recorded_as, **texts)
+    if work.temperature > 0:
+        trace.meta.check(Path(traces), seed=work.seed)
     if plan not in trace.menu.names:  # as far as the recorded candidates serve it
         trace = trace.with_menu(Menu.of([*trace.menu.plans, plan]))
     recorded = {text.id: i for i, text in enumerate(trace.texts)}
@@ -39,13 +43,15 @@ def leads(bench: Bench, source: Recording, prompts: list[Prompt], plan: str) -> 
             f"{missing[0]!r}); record them with python -m envs.record"
         )
     some = [recorded[prompt["id"]] for prompt in prompts]
-    if (meta.temperature, meta.max_new_tokens) != (work.temperature, work.max_new_tokens):
-        raise ValueError(f"{traces}: recorded at another temperature or max_new_tokens")
+    for prompt, text in zip(prompts, [trace.texts[i] for i in some], strict=True):
+        if text.digest != digest(prompt["prompt"]):
+            raise ValueError(f"{traces}: prompt {prompt['id']!r} was recorded with another text")
     seconds = price(trace, table, work.batch_size).seconds / work.batch_size
     whole, best = static(trace, seconds), oracle(trace, seconds)
     plans = Static(whole.seconds[some], whole.tokens[some], whole.domains[some])
     least = float(best.tokens[some].sum() / best.seconds[some].sum())
     base = plans.speed(trace.menu.names.index(plan))
+    gap_closed(base, base, least)  # refuses where the oracle does not lead
     return {
         "oracle": least / base, "pooled": plans.speed() / base,
         "by_domain": plans.speed(plans.by_domain) / base,

@@ -17,6 +17,9 @@ class Logger(Protocol):
     def finish(self, summary: dict[str, Any], table: list[dict[str, Any]], folder: Path) -> None:
         """The last word: summary numbers, the comparison, report and policy."""
 
+    def close(self) -> None:
+        """Nothing more comes, whether or not `finish` was called."""
+
 
 class Nowhere:
     """No logging."""
@@ -25,6 +28,9 @@ class Nowhere:
         """Nothing to do."""
 
     def finish(self, summary: dict[str, Any], table: list[dict[str, Any]], folder: Path) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
         """Nothing to do."""
 
 
@@ -60,7 +66,9 @@ class WeightsAndBiases:
             "project": project, "group": group, "name": name, "job_type": job, "config": config,
             "dir": str(folder), "id": _run_id(folder), "resume": "allow",
         }  # fmt: skip
-        settings = wandb.Settings(silent=True, init_timeout=20, console="off", x_disable_stats=True)
+        settings = wandb.Settings(
+            silent=True, init_timeout=20, finish_timeout=60, console="off", x_disable_stats=True
+        )
         try:
             self.run = wandb.init(mode=chosen, settings=settings, **about)
         except Exception as error:  # a server that does not answer must not stop a run
@@ -90,7 +98,10 @@ class WeightsAndBiases:
         if (folder / "policy").is_dir():
             artifact.add_dir(str(folder / "policy"), name="policy")
         self.run.log_artifact(artifact)
-        self.run.finish()
+
+    def close(self) -> None:
+        """End the run here, or the next one of a sweep would log into it."""
+        self._try(self.run.finish)
 
     def _try(self, action: Any) -> None:
         try:

@@ -8,26 +8,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from tqdm import tqdm
 
 from envs.provenance import pair_key
 from harness import build
-from harness.evaluation import Bench, Prompt, evaluate
+from harness.comparing import BASELINE, STATIC, compare
+from harness.evaluation import Bench, Prompt
 from harness.folder import RunFolder
-from harness.gap import Recording, leads, shares
+from harness.gap import Recording
 from harness.loggers import Logger, make_logger
 from harness.looks import on_dev
-from harness.machine import machine
-from harness.training import LOOKS, Budget, Pretraining, Stopped, Trainer, leaning, stoppable
-from reports.html import write_report
-from reports.statistics import check_lossless, summarise
-from reports.table import table
+from harness.training import (
+    LOOKS,
+    Budget,
+    Pretraining,
+    Stopped,
+    Trainer,
+    leaning,
+    stoppable,
+    ticking,
+)
 from spec_core.pair import Pair
 from spec_core.policy import Fixed, Policy
 from spec_core.prompts import spread
-
-BASELINE, STATIC = "autoregressive", "best_static"
 
 
 def say(text: str) -> None:
@@ -80,15 +83,12 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
         logger_options["group"] = logger_options["group"] or Path(output).parent.name
     logger = make_logger(about["logger"]["name"], about, folder.path, **logger_options)
     with stoppable() as stop:
-
-        def tick() -> None:
-            if stop():
-                raise Stopped
-
+        tick = ticking(stop)
         try:
             static = _static(config, bench, dev, folder, tick)
             policy = _learn(config, bench, dev, static, folder, logger, stop)
             if not config.compare:
+                logger.finish({}, [], folder.path)
                 folder.status("done")
                 return {}
             folder.status("evaluating")
@@ -97,7 +97,7 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
                 policies.setdefault(name, build.make_policy(name, static))
             policies[config.policy.name] = policy
             chosen = spread(test, config.test_prompts) if config.test_prompts else test
-            learned = [config.policy.name]
+            learned = [config.policy.name] if hasattr(policy, "chooser") else []
             return compare(config, bench, policies, chosen, folder, logger, learned, tick=tick)
         except Stopped:
             folder.status("stopped")
@@ -107,6 +107,8 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
             with suppress(OSError):  # the disk may be full
                 folder.status("failed", error=str(error))
             raise
+        finally:
+            logger.close()
 
 
 def _static(
@@ -137,8 +139,8 @@ def _learn(
     about = plain(config.policy)
     if about["kind"] != "learner":
         given = about.get("arguments") or {}
-        work = build.shorter(config, bench)
-        tuned = None if given else build.Tuner(work, dev, tuple(config.tune_rounds), say)
+        work, rounds = build.shorter(config, bench), tuple(config.tune_rounds)
+        tuned = None if given else build.Tuner(work, dev, rounds, say, ticking(stop))
         policy = build.make_policy(about["name"], static, tuned, given)
         if hasattr(policy, "save"):
             policy.save(folder.path / "policy")
@@ -154,21 +156,29 @@ def _train_learner(
     config: Any, about: dict, bench: Bench, dev: list[Prompt], static: Fixed, folder: RunFolder,
     logger: Logger, stop: Callable[[], bool],
 ) -> None:  # fmt: skip
-    from harness.environments import make_env
+    from harness.environments import env_name, make_env
     from policies.learners import make_learner
 
     env, look = make_env(config, bench, about, stop)
     every = min(config.probe_every, 60 * config.minutes / LOOKS) if look else config.probe_every
     budget = Budget(config.steps, config.minutes, every)
     learner = make_learner(about["name"], env, config.seed, **(about.get("arguments") or {}))
-    live = config.env.name == "live"
+    live = env_name(config, about) == "live"
     if live and config.pretrain and folder.whole("state") is None:
         _pretrain(config, about, bench, learner, folder, stop)
     folder.status("training")
     with tqdm(total=1, unit="s", bar_format=BAR, file=sys.stderr) as bar:
+        bar.set_postfix_str(_tuned(folder))
         probes = spread(dev, config.dev_prompts)
         look = look or on_dev(build.shorter(config, bench), static, probes, leaning(folder))
         Trainer(learner, env, look, budget, folder, logger, bar).run(stop)
+
+
+def _tuned(folder: RunFolder) -> str:
+    """What tuning saw of the static plan, for the bar until there is a look."""
+    known = folder.read("static.json", {})
+    speed = known.get("speeds", {}).get(known.get("plan"))
+    return f"best static {speed:.1f} tok/s" if speed else ""
 
 
 def _pretrain(
@@ -195,6 +205,7 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     dev, prompts = build.make_prompts(config, "dev"), build.make_prompts(config, config.split)
     if config.prompts:
         prompts = spread(prompts, config.prompts)
+    oracle = _recording(config, pair) if config.traces else None
     folder = open_folder(config, "evaluate", output)
     say(f"run folder: {folder.path}")
     static = _static(config, bench, dev, folder)
@@ -208,12 +219,16 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
     logger = make_logger(about["logger"]["name"], about, folder.path, job="eval", **logger_options)
     learned = [name for name, policy in policies.items() if hasattr(policy, "chooser")]
-    oracle = _recording(config, pair) if config.traces else None
-    return compare(config, bench, policies, prompts, folder, logger, learned, oracle)
+    try:
+        return compare(config, bench, policies, prompts, folder, logger, learned, oracle)
+    finally:
+        logger.close()
 
 
 def _recording(config: Any, pair: Pair) -> Recording:
     """The configured one, which has to be of this pair."""
+    if not config.cost:
+        raise ValueError("traces= needs prices: give cost=<a table of python -m envs.calibrate>")
     key = pair_key(config.pair.target, config.pair.draft, pair.recalls)
     return Recording(config.traces, config.cost, key, config.skip_broken)
 
@@ -226,73 +241,3 @@ def _short(item: str, taken: Any) -> str:
 
 
 BAR = "{desc} |{bar:20}| {n:.0f}/{total:.0f} s {postfix}"
-
-
-def compare(
-    config: Any, bench: Bench, policies: dict[str, Policy], prompts: list[Prompt],
-    folder: RunFolder, logger: Logger, learned: list[str], oracle: Recording | None = None,
-    tick: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:  # fmt: skip
-    """Evaluate, check that nothing was lost, and write results.json and report.html.
-
-    oracle: a recording of these prompts and a cost table, where there are such; tick is called
-    after every run, and may end it all.
-    """
-    repeats = int(config.get("repeats", 1))
-    runs = repeats * len(policies) * len(bench.batches(prompts))
-    with tqdm(total=runs, desc="evaluating", file=sys.stderr, mininterval=1) as bar:
-
-        def done() -> None:
-            bar.update()
-            tick()
-
-        found = evaluate(bench, policies, prompts, repeats, config.seed, done)
-    if not bench.decoder.verifier.sampled or bench.workload.temperature == 0:
-        check_lossless(found["rows"])
-    summary = summarise(found["rows"], BASELINE, STATIC, config.seed)
-    settings = {
-        "pair": bench.pair.name, "temperature": config.temperature,
-        "batch_size": config.batch_size, "max_new_tokens": config.max_new_tokens,
-        "seed": config.seed, "verifier": config.verifier.name, "prompts": len(prompts),
-        "baseline": BASELINE, "static": STATIC, "learned": learned,
-        "static_plan": _plan_of(policies.get(STATIC)),
-    }  # fmt: skip
-    results = {
-        "settings": settings, "summary": summary, **found,
-        "machine": machine(),
-    }  # fmt: skip
-    if oracle:
-        lead = leads(bench, oracle, prompts, settings["static_plan"])
-        results["oracle"] = shares(lead, summary, STATIC)
-    folder.write("results.json", results)
-    write_report(results, folder.path / "report.html")
-    Console(stderr=False, width=None).print(table(summary, results.get("oracle")))
-    print(f"report: {folder.path / 'report.html'}")
-    logger.finish(_numbers(summary), _comparison(summary), folder.path)
-    folder.status("done")
-    return summary
-
-
-def _plan_of(policy: Policy | None) -> str | None:
-    from spec_core.menu import plan_name
-
-    return plan_name(policy.plan_) if isinstance(policy, Fixed) else None
-
-
-def _numbers(summary: dict[str, Any]) -> dict[str, float]:
-    """The headline numbers, flat."""
-    return {
-        f"eval/{name}/tokens_per_second": figures["tokens_per_second"]["value"]
-        for name, figures in summary["policies"].items()
-    }
-
-
-def _comparison(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per policy for a logger's table."""
-    return [
-        {
-            "policy": name,
-            **{key: figures["tokens_per_second"][key] for key in ("value", "low", "high")},
-        }
-        for name, figures in summary["policies"].items()
-    ]

@@ -20,7 +20,8 @@ from harness.leaning import Lean
 from harness.loggers import Logger
 from harness.looks import Look
 
-TELL_EVERY, SAVE_EVERY = 0.5, 0.5  # seconds of learning; a rollout takes longer
+TELL_EVERY = 0.5  # seconds of learning
+SAVING = 0.1  # of the time at most: rollouts are saved one by one, unless they are that short
 LOOKS = 5  # at what learns from recordings
 
 
@@ -52,6 +53,16 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
+def ticking(stop: Callable[[], bool]) -> Callable[[], None]:
+    """For work that nothing is saved of: ends it when somebody asks the run to stop."""
+
+    def tick() -> None:
+        if stop():
+            raise Stopped
+
+    return tick
+
+
 class Trainer:
     """One learner in one environment, with its checkpoints in one folder."""
 
@@ -64,7 +75,8 @@ class Trainer:
         self.elapsed, self.probed, self.best = 0.0, 0.0, 0.0  # best: speed over the static's
         self.begun = learner.steps  # it may have learned elsewhere; those steps are not counted
         self.clock, self.stopping = time.monotonic(), False
-        self.saved = self.told = -SAVE_EVERY  # when that was last done, in seconds of learning
+        self.saved = self.told = -TELL_EVERY  # when that was last done, in seconds of learning
+        self.saving = 0.0  # seconds that it took
         self._resume()
 
     def _resume(self) -> None:
@@ -80,13 +92,14 @@ class Trainer:
 
     def save(self) -> None:
         """Everything that a resumed run needs, whole or not at all."""
+        start = time.monotonic()
         clock = {"elapsed": self.elapsed, "probed": self.probed, "best": self.best}
         clock["begun"] = self.begun
         clock["env"] = self.env.state() if hasattr(self.env, "state") else {}
         with self.folder.replacing("state") as state:
             self.learner.save(state / "learner")
             RunFolder(state).write("trainer.json", clock)
-        self.saved = self.elapsed
+        self.saved, self.saving = self.elapsed, time.monotonic() - start
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Learn to the end of the budget; raises Stopped when asked to stop before."""
@@ -99,7 +112,7 @@ class Trainer:
             self._tick()
             if self.elapsed - self.told >= TELL_EVERY:
                 self._tell(progress)
-            if self.elapsed - self.saved >= SAVE_EVERY:
+            if SAVING * (self.elapsed - self.saved) >= self.saving:
                 self.save()
             self.stopping = stop()
             return not self.stopping and self.elapsed < 60 * self.budget.minutes
@@ -166,7 +179,7 @@ class Pretraining:
         self.seconds, self.learner, self.env, self.look = seconds, learner, env, look
         self.folder, self.bar = folder, bar
         self.spent, self.best, self.looked, self.lean = 0.0, -1.0, 0, Lean()
-        self.saved, self.clock = -SAVE_EVERY, time.monotonic()
+        self.saved, self.saving, self.clock = -1.0, 0.0, time.monotonic()
         found = folder.whole("pretraining")
         if found is not None:
             learner.restore(found / "learner")
@@ -187,7 +200,7 @@ class Pretraining:
             self.bar.set_description_str(said)
             self.bar.n = min(round(self.spent), self.bar.total)
             asked = stop()
-            if asked or self.spent - self.saved >= SAVE_EVERY:
+            if asked or SAVING * (self.spent - self.saved) >= self.saving:
                 self._save()
             if asked:
                 raise Stopped
@@ -203,12 +216,13 @@ class Pretraining:
         self._save()
 
     def _save(self) -> None:
+        start = time.monotonic()
         told = {"spent": self.spent, "best": self.best, "looked": self.looked, "lean": self.lean}
         env = self.env.state() if hasattr(self.env, "state") else {}
         with self.folder.replacing("pretraining") as path:
             self.learner.save(path / "learner")
             RunFolder(path).write("pretraining.json", {**told, "env": env})
-        self.saved = self.spent
+        self.saved, self.saving = self.spent, time.monotonic() - start
 
     def _judge(self) -> None:
         look = self.look or (lambda policy: (policy, 1.0, 1.0))
@@ -218,7 +232,8 @@ class Pretraining:
             with self.folder.replacing("pretrained") as path:
                 self.learner.save(path)
         if self.look:
-            self.bar.set_postfix_str(f"held out {100 * (learned / static - 1):+.1f} %")
+            lead = f"held out {100 * (learned / static - 1):+.1f} %"
+            self.bar.set_postfix_str(f"best static {static:.1f} tok/s, {lead}")
         self.clock = time.monotonic()
 
 

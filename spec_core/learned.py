@@ -62,8 +62,8 @@ class Chosen(Silent):
             "format": FORMAT, "kind": self.head, "features": feature.VERSION,
             "projections": self.extractor.projections, **self.fields(),
             "chooser": {"kind": self.chooser.kind, **self.chooser.settings()},
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }  # fmt: skip
+        content["sha256"] = _seal(content, weights)
         (path / "policy.safetensors").write_bytes(weights)
         (path / "policy.json").write_text(json.dumps(content, indent=1) + "\n")
 
@@ -206,6 +206,12 @@ def tree_vector(known: Array, tree: Tree) -> Array:
 HEADS = {head.head: head for head in (MenuPolicy, StopPolicy, TrimPolicy)}
 
 
+def _seal(content: dict, weights: bytes) -> str:
+    """A hash of all that was exported."""
+    text = json.dumps(content, sort_keys=True).encode()
+    return hashlib.sha256(text + weights).hexdigest()
+
+
 def read_learned(content: dict, folder: Path) -> Chosen:
     """The policy of a policy.json and the weights beside it."""
     from safetensors.numpy import load as unpack
@@ -215,8 +221,8 @@ def read_learned(content: dict, folder: Path) -> Chosen:
             f"its features are version {content['features']}, here {feature.VERSION}; train anew"
         )
     weights = (folder / "policy.safetensors").read_bytes()
-    if hashlib.sha256(weights).hexdigest() != content["weights_sha256"]:
-        raise ValueError("policy.safetensors is not the file that was exported with it")
+    if _seal({k: v for k, v in content.items() if k != "sha256"}, weights) != content["sha256"]:
+        raise ValueError("it and policy.safetensors are not what was exported together")
     settings = dict(content["chooser"])
     kind = KINDS[settings.pop("kind")]
     return HEADS[content["kind"]].read(content, kind.read(settings, unpack(weights)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spec_core.session import Observation, Outcome
     from spec_core.tree import Tree
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Policy(Protocol):

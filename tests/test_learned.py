@@ -130,7 +130,10 @@ CHANGES = {
     "no ar": lambda c: c["menu"].pop(0),
     "twice": lambda c: c["menu"].append(c["menu"][0]),
     "kind": lambda c: c.update(kind="stop"),
-    "hash": lambda c: c.update(weights_sha256="0"),
+    "swapped": lambda c: c["menu"].reverse(),
+    "deeper": lambda c: c["menu"][-1].update(depth=c["menu"][-1]["depth"] + 1),
+    "together": lambda c: c.update(together=True),
+    "hash": lambda c: c.update(sha256="0"),
     "chooser": lambda c: c["chooser"].update(kind="pickle"),
     "activation": lambda c: c["chooser"].update(activation="softmax"),
     "projections": lambda c: c.update(projections=3),
@@ -152,7 +155,7 @@ def test_changed_or_missing_weights_are_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(ValueError, match="not the file that was exported"):
+    with pytest.raises(ValueError, match="not what was exported together"):
         load_policy(tmp_path)
     file.unlink()
     with pytest.raises(ValueError, match="not a valid policy"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +16,8 @@ from envs.oracle import static
 from envs.recorder import Recorder
 from envs.runs import run_policy
 from envs.trace import assemble
-from harness import training
-from harness.folder import RunFolder
 from harness.leaning import Lean, leans
 from harness.looks import OnRecordings
-from harness.training import LOOKS, Pretraining, Stopped
 from spec_core import Menu, MenuPolicy, Network, Table
 from spec_core.features import FEATURES
 from spec_core.rows import SURE
@@ -83,82 +78,6 @@ def test_levels_that_the_past_drafts_alone_are_recorded_and_cost_no_round():
         price(trace, costs_of(contexts=[16, 999], recall=None))
     cut = Menu.of(["ar", "chain-6n4"])  # drafted as trees are, by the model
     assert not trace.with_menu(cut).shapes["spared"].any()
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass when they are told to."""
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now.seconds))
-    return now
-
-
-class Learner:
-    """Learns in steps of a second; its policy is the number of its steps."""
-
-    def __init__(self, clock) -> None:
-        self.clock, self.steps = clock, 0
-
-    def learn(self, env, steps, watch) -> None:
-        going = True
-        while going:
-            self.steps += 1
-            self.clock.seconds += 1
-            going = watch(SimpleNamespace(steps=self.steps))
-
-    def policy(self) -> int:
-        return self.steps
-
-    def save(self, path: Path) -> None:
-        path.mkdir(exist_ok=True)
-        (path / "steps").write_text(str(self.steps))
-
-    def restore(self, path: Path) -> None:
-        self.steps = int((path / "steps").read_text())
-
-
-def kept(folder: RunFolder) -> int:
-    """The steps of what was kept."""
-    return int((folder.path / "pretrained" / "steps").read_text())
-
-
-class Bar:
-    """Shows nothing."""
-
-    total = 100
-
-    def set_description_str(self, text: str) -> None: ...
-
-    set_postfix_str = set_description_str
-
-
-def test_the_best_by_the_looks_is_kept(clock, tmp_path):
-    learner, folder, seen = Learner(clock), RunFolder(tmp_path), []
-
-    def look(policy: int) -> tuple[int, float, float]:
-        seen.append(policy)
-        clock.seconds += 100  # looking is not learning
-        return policy, {1: 1.0, 2: 0.5, 3: 3.0}.get(len(seen), 2.0), 1.0
-
-    Pretraining(50, learner, None, look, folder, Bar()).run(lambda: False)
-    assert len(seen) == LOOKS and seen[-1] == learner.steps == 50
-    assert kept(folder) == seen[2]
-
-
-def test_without_a_look_the_last_is_kept(clock, tmp_path):
-    folder = RunFolder(tmp_path)
-    Pretraining(20, Learner(clock), None, None, folder, Bar()).run(lambda: False)
-    assert kept(folder) == 20
-
-
-@pytest.mark.parametrize("end", [1, 7, 19])
-def test_pretraining_that_was_stopped_goes_on_where_it_was(clock, tmp_path, end):
-    folder, learner = RunFolder(tmp_path), Learner(clock)
-    with pytest.raises(Stopped):
-        Pretraining(20, learner, None, None, folder, Bar()).run(lambda: learner.steps == end)
-    again = Learner(clock)
-    Pretraining(20, again, None, None, folder, Bar()).run(lambda: False)
-    assert kept(folder) == again.steps == 20
 
 
 def random_network(menu: Menu, seed: int) -> MenuPolicy:

@@ -21,7 +21,7 @@ def test_a_policy_comes_back_as_it_was_saved(plan):
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 99},
         {"kind": "other"},
         {"plan": {"depth": -1}},
         {"plan": {"depth": "3"}},

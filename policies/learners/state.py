@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ def write_state(folder: Path, learner: Any, state: dict[str, Any]) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {"learner": type(learner).__name__, "seat": learner.seat.key, **state}
-    torch.save(state, folder / f"{STATE}.new")
+    whole = BytesIO()  # torch says of a full disk what `OSError` says better
+    torch.save(state, whole)
+    (folder / f"{STATE}.new").write_bytes(whole.getvalue())
     os.replace(folder / f"{STATE}.new", folder / STATE)
 
 
