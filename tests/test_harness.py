@@ -11,11 +11,15 @@ import sys
 import numpy as np
 import pytest
 from benches import PROMPTS, bench
+from omegaconf import OmegaConf
 
+from harness.build import make_prompts
+from harness.comparing import BASELINE, STATIC, compare
 from harness.distil import AXES, EDGES, content, distilled
 from harness.edge import guarded
-from harness.evaluation import evaluate, speed
+from harness.evaluation import Bench, evaluate, speed
 from harness.folder import RunFolder
+from harness.loggers import Nowhere
 from harness.overrides import CONF, problem
 from reports.statistics import check_lossless
 from spec_core import (
@@ -86,6 +90,43 @@ def test_rows_add_up_to_the_batch():
 def test_no_prompts_are_refused():
     with pytest.raises(ValueError, match="no prompts"):
         evaluate(bench(), {"ar": Fixed(AUTOREGRESSIVE)}, [])
+
+
+class Forging(Bench):
+    """A bench where one policy changes the text."""
+
+    def run(self, policy, prompts, **watching):
+        made = super().run(policy, prompts, **watching)
+        if isinstance(policy, Fixed) and policy.plan_.depth == 3:
+            made.tokens[0][-1] += 1
+        return made
+
+
+def test_a_comparison_in_which_texts_differ_fails(tmp_path):
+    config = OmegaConf.create({"seed": 0, "temperature": 0.0, "batch_size": 1,
+                               "max_new_tokens": 16, "verifier": {"name": "coupled"}})  # fmt: skip
+    honest = bench()
+    policies = {BASELINE: Fixed(AUTOREGRESSIVE), STATIC: Fixed(Plan(2)), "other": Fixed(Plan(3))}
+    compare(config, honest, policies, PROMPTS, RunFolder(tmp_path / "a"), Nowhere(), [])
+    forging = Forging(honest.pair, honest.workload)
+    with pytest.raises(ValueError, match="differ"):
+        compare(config, forging, policies, PROMPTS, RunFolder(tmp_path / "b"), Nowhere(), [])
+    assert (tmp_path / "a" / "results.json").exists()
+    assert not (tmp_path / "b" / "results.json").exists()
+
+
+def test_a_split_that_no_prompt_falls_into_is_named(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"id": "one", "prompt": "x"}) + "\n")
+    config = OmegaConf.create({"data": {"kind": "jsonl", "path": str(file)}})
+    found, lacking = [], []
+    for split in ("train", "dev", "test"):
+        try:
+            found += make_prompts(config, split)
+        except ValueError as error:
+            lacking.append(str(error))
+    assert len(found) == 1 and len(lacking) == 2
+    assert all("no prompt falls into the" in said for said in lacking)
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):

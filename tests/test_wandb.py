@@ -72,6 +72,17 @@ def test_a_resumed_run_keeps_its_id(tmp_path):
 
 
 @pytest.mark.slow
+def test_runs_of_a_sweep_are_a_group_of_runs_of_their_own(tmp_path):
+    words = ["-m", "policy=linucb,ucb1", *QUICK, "compare=false", f"hydra.sweep.dir={tmp_path}/s"]
+    done = run("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = [of_kind(told(path), "run")[0] for path in tmp_path.rglob("offline-run-*")]
+    learned = {about["config"]["update"]["policy"]["name"] for about in runs}
+    assert learned == {"linucb", "ucb1"} and len({about["run_id"] for about in runs}) == 2
+    assert {about["run_group"] for about in runs} == {"s"}
+
+
+@pytest.mark.slow
 def test_a_server_out_of_reach_does_not_stop_a_run(tmp_path):
     folder = tmp_path / "run"
     nobody = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
