@@ -12,6 +12,7 @@ from spec_core.menu import read_name
 
 MENU = Menu.of(["ar", *(f"chain-{depth}" for depth in range(1, 6))])
 FIXED = read_name("chain-5@0.2")
+CHEAP = costs_of(draft=costs_of().draft * 1e-3)  # so that drafting pays
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def trace():
 
 def test_who_is_certain_of_what_comes_is_the_oracle(trace):
     certain = (np.arange(5) < accepted(trace)[:, None]).astype(float)
-    found = compared(World(trace, costs_of(), FIXED, certain), draws=1)
+    found = compared(World(trace, CHEAP, FIXED, certain), draws=1)
     for world in found.values():
         assert world["foresight"] == pytest.approx(world["oracle"], rel=1e-12)
         assert world["share"] == pytest.approx(1.0)
@@ -30,7 +31,7 @@ def test_who_is_certain_of_what_comes_is_the_oracle(trace):
 
 
 def test_who_is_not_certain_loses_to_the_oracle_and_not_to_the_plan(trace):
-    world = World(trace, costs_of(), FIXED, np.full((len(trace), 5), 0.5))
+    world = World(trace, CHEAP, FIXED, np.full((len(trace), 5), 0.5))
     drawn = compared(world, draws=20)["drawn"]
     assert drawn["fixed"] <= drawn["foresight"] * 1.001 and drawn["foresight"] < drawn["oracle"]
 
