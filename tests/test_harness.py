@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from benches import PROMPTS, bench
 
-from harness.distil import AXES, EDGES, content, distilled
 from harness.edge import guarded
 from harness.evaluation import evaluate, speed
 from harness.folder import RunFolder
@@ -173,22 +172,6 @@ def test_good_overrides_pass(arguments):
 def test_configuration_files_are_short():
     for path in CONF.rglob("*.yaml"):
         assert len(path.read_text().splitlines()) <= 25, path
-
-
-def test_a_distilled_table_says_what_was_chosen_most_in_its_cell():
-    chance = np.random.default_rng(0)
-    features = np.zeros((500, len(NAMES)), np.float32)
-    for axis, edges in zip(AXES, EDGES, strict=True):
-        features[:, NAMES.index(axis)] = chance.uniform(0, 1.2 * max(edges), 500)
-    slow = features[:, NAMES.index("accepted_slow")]
-    choices = (slow >= 0.3).astype(np.int64)
-    table = distilled(features, choices, 2)
-    assert (table.choose(features) == choices).all()
-    told = content(table, Menu.of(["ar", "chain-3"]), 1.0)
-    assert np.array(told["cells"], object).shape == tuple(len(e) + 1 for e in EDGES)
-    assert told["axes"][0]["edges"] == [2, 4, 8, 16] and set(told["plans"]) == {"ar", "chain-3"}
-    lone = distilled(features[:1], choices[:1], 2)  # empty cells take the nearest that is not
-    assert (lone.cells == choices[0]).all()
 
 
 @pytest.mark.parametrize("leave", [True, False])
