@@ -7,10 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from benches import PROMPTS, bench
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.edge import guarded
 from harness.evaluation import evaluate, speed
@@ -132,6 +136,18 @@ def test_a_broken_prompt_line_is_named(tmp_path, line, said):
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(ValueError, match=said):
         read_prompts(file)
+
+
+@given(st.lists(st.text('a\u2028\x85\x0b\r\n"', min_size=1) | st.text(min_size=1), min_size=1))
+def test_any_prompts_come_back_from_their_file(texts):
+    wanted = [{"id": str(i), "domain": "d", "prompt": text} for i, text in enumerate(texts)]
+    lines = "".join(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in wanted)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "prompts.jsonl"
+        file.write_bytes(lines.encode("utf-8"))
+        assert read_prompts(file) == wanted
+        file.write_bytes(lines.replace("\n", "\r\n").encode("utf-8"))
+        assert read_prompts(file) == wanted
 
 
 def test_empty_and_missing_prompt_files_are_refused(tmp_path):
