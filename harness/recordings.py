@@ -33,7 +33,7 @@ def recordings(config: Any, menu: Menu, loads: list[int], stop: Stop) -> tuple[P
     traces = Path(config.traces) if config.traces else _record(config, menu, root, stop)
     if config.cost:
         return traces, Path(config.cost)
-    trace = Trace.read(traces, pair=_pair(config), skip_broken=config.skip_broken)
+    trace = Trace.read(traces, pair=pair_of(config), skip_broken=config.skip_broken)
     contexts = _contexts(int(trace.lengths.max()))
     return traces, _calibrate(config, menu, loads, contexts, root, stop)
 
@@ -90,13 +90,14 @@ def _models(config: Any) -> Words:
     return words + {None: [], True: ["--recall"], False: ["--no-recall"]}[config.pair.recall]
 
 
-def _pair(config: Any) -> str:
+def pair_of(config: Any) -> str:
+    """The key of the configured pair, which recordings carry."""
     recall = chosen_recall(config.pair.recall, torch.device(config.device))
     return pair_key(config.pair.target, config.pair.draft, recall)
 
 
 def _key(config: Any, *parts: Any) -> str:
-    return digest(json.dumps([_pair(config), *parts], default=str))[:12]
+    return digest(json.dumps([pair_of(config), *parts], default=str))[:12]
 
 
 def _run(words: Words, stop: Stop) -> None:
