@@ -75,5 +75,7 @@ def with_extras(results: dict, policy: str = "ppo") -> dict:
         {"feature": "draft entropy", "bins": [0.7, 2.1], "shares": shares},
     ]
     trees = [{"policy": policy, "prompt_id": f"code/{i}", "text": TREE} for i in range(2)]
+    leads = {"oracle": 152 / 131, "pooled": 1.0, "by_domain": 1.02, "by_prompt": 1.05}
     oracle = {"tokens_per_second": 152.0, "static": 131.0, "shares": {policy: 0.38}}
+    oracle |= {f"lead_{name}": lead for name, lead in leads.items()}
     return results | {"decisions": {policy: entries}, "trees": trees, "oracle": oracle}

@@ -61,6 +61,11 @@ def test_tables_are_sorted_and_complete(full):
         shown = console.export_text()
         words = [*SPEEDS, "127.9", "+7.3", "+8.7)", "oracle", "38"]
         assert all(word in shown for word in words)
+        caption = " ".join(shown.split())
+        for said in ("each domain 133.6 (+2.0 %)", "prompt 137.6 (+5.0 %)", "152.0 (+16.0 %)"):
+            assert said in caption
+    console.print(table(summary))
+    assert "hindsight" not in console.export_text()
 
 
 def test_a_name_cannot_break_the_tables():
