@@ -13,6 +13,7 @@ from benchmarks.common import save
 from envs.cost import Costs
 from envs.runs import run_fixed, run_policy
 from envs.trace import Trace
+from harness.recordings import pair_of
 from spec_core import Fixed, Menu, load_policy
 from spec_core.learned import Chosen
 from spec_core.menu import plan_name, read_name
@@ -53,7 +54,8 @@ def compared(run: Path) -> dict[str, Any]:
 
     config: Any = OmegaConf.load(run / "config.yaml")
     results = json.loads((run / "results.json").read_text())
-    whole, costs = Trace.read(Path(config.traces)), Costs.read(Path(config.cost))
+    whole = Trace.read(Path(config.traces), pair=pair_of(config))
+    costs = Costs.read(Path(config.cost))
     evaluated = {row["prompt_id"] for row in results["rows"]}
     trace = whole.part([i for i, text in enumerate(whole.texts) if text.id in evaluated])
     figures = results["summary"]["policies"]

@@ -50,7 +50,7 @@ def trace(options: argparse.Namespace, split: str) -> Trace:
     if getattr(options, split) is None:
         limit = str(getattr(options, f"{split}_prompts"))
         _done(record(["--out", str(where), "--split", split, "--limit", limit]))
-    return Trace.read(where)
+    return Trace.read(where, pair=pair_key())
 
 
 def traces(options: argparse.Namespace) -> tuple[Trace, Trace]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from reports.table import markdown
+from reports.words import hindsight
 
 RESULTS = Path(__file__).resolve().parent / "results"
 README = RESULTS.parent.parent / "README.md"
@@ -155,7 +156,8 @@ def policies() -> str:
             f"new tokens; the best static plan is {settings['static_plan']}."
         )
         table = [markdown(summary, content.get("oracle")), ""]
-        table += [*bounds(content.get("oracle")), f"Source: {origin(content)}.", ""]
+        table += [hindsight(content["oracle"]), ""] if content.get("oracle") else []
+        table += [f"Source: {origin(content)}.", ""]
         count = len(summary["policies"])
         if count > LONG:
             title = f"{count} policies: {title}"
@@ -163,21 +165,6 @@ def policies() -> str:
         else:
             parts += [f"**{title}**", "", *table]
     return "\n".join(parts[:-1])
-
-
-def bounds(oracle: dict | None) -> list[str]:
-    """What hindsight would have brought."""
-    if not oracle:
-        return []
-    named = {"one plan for all": "pooled", "the best plan of each domain": "by_domain",
-             "of each prompt": "by_prompt", "the oracle, at every position": "oracle"}  # fmt: skip
-    shown = [
-        f"{name} {oracle[f'lead_{key}'] * oracle['static']:.1f} "
-        f"({100 * (oracle[f'lead_{key}'] - 1):+.1f} %)"
-        for name, key in named.items()
-    ]
-    said = "In hindsight, by the prices, in tokens/s (and over the static plan)"
-    return [f"{said}: {', '.join(shown)}.", ""]
 
 
 def decide() -> str:

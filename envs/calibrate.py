@@ -35,6 +35,7 @@ from spec_core.rows import SURE
 Shape = tuple[int, int]  # the widest round and rounds
 COARSE = (24, 32, 48, 64, 96, 128, 192)
 BATCHES = [1, 4, 16, 64]
+CONTEXTS = (128, 256, 512)
 LARGE = 8  # batches from here on are measured at some sizes only, the others cost the next larger
 QUESTIONS = 6
 PERIOD = 16  # tokens after which a text repeats itself
@@ -69,9 +70,11 @@ def questioned() -> StopPolicy:
     return StopPolicy(Plan(QUESTIONS + 1), network(inputs, 0))
 
 
-def measurements(stand: Stand, shapes: list[Shape], nodes: list[int]) -> dict[Key, Measure]:
-    """What to measure at one batch size and text length, by the cell."""
-    where = (stand.batch, stand.context)
+def measurements(
+    stand: Stand, context: int, shapes: list[Shape], nodes: list[int]
+) -> dict[Key, Measure]:  # fmt: skip
+    """What to measure at one batch size, by the cell; context: the text length it stands for."""
+    where = (stand.batch, context)
     nodes = few(nodes, stand.batch)
     for width in {width for width, _ in shapes}:
         levels = [level for w, level in shapes if w == width]
@@ -81,7 +84,7 @@ def measurements(stand: Stand, shapes: list[Shape], nodes: list[int]) -> dict[Ke
     }
     made |= {("verify", *where, n): partial(stand.verify, stand.tree(n)) for n in nodes}
     if stand.batch == 1:
-        made |= {("line", stand.context, n): partial(stand.verify, stand.line(n)) for n in nodes}
+        made |= {("line", context, n): partial(stand.verify, stand.line(n)) for n in nodes}
     made["overhead", *where] = partial(stand.rest, Fixed(Plan(2)))
     made["decide", *where] = partial(stand.rest, learned())
     asked = questioned()
@@ -101,6 +104,12 @@ def _recalling(pair: Pair, context: int) -> Measure:
 def few(sizes: list[int], batch: int) -> list[int]:
     """The sizes to measure at a batch size: the largest always."""
     return [n for n in sizes if batch < LARGE or n in FEW or n == max(sizes)]
+
+
+def measurable(pair: Pair, context: int) -> int:
+    """The length of a measured text: near the pair's limit no draft would have room behind it."""
+    assert pair.drafter is not None
+    return max(1, min(context, pair.target.max_context - SPARE, pair.drafter.max_context - SPARE))
 
 
 def _beam(width: int, levels: int) -> Plan:
@@ -130,10 +139,12 @@ def measure(
         spent = now() - start
         said("preparing", spent, seconds)
         cells, most = dict[Key, Measure](), max(QUESTIONS + 2, *sizes["nodes"])
-        for stand in stands(pair, batch, sizes["contexts"], most, temperature):
-            cells |= measurements(stand, drafts, sizes["nodes"])
+        lengths = [measurable(pair, context) for context in sizes["contexts"]]
+        made = stands(pair, batch, lengths, most, temperature)
+        for context, stand in zip(reversed(sizes["contexts"]), made, strict=True):
+            cells |= measurements(stand, context, drafts, sizes["nodes"])
         if batch == 1 and pair.recalls and temperature == 0:
-            cells["recall",] = _recalling(pair, sizes["contexts"][0])
+            cells["recall",] = _recalling(pair, lengths[0])
         rounds = Rounds(cells, said, start, spent + max(seconds - spent, 0) / left)
         found |= rounds.run(repeats)
         numbers.append(rounds.number)
@@ -179,13 +190,13 @@ def shapes_of(menu: Menu) -> list[Shape]:
     return sorted(found | {(1, 1)})
 
 
-def sizes_for(menu: Menu, reach: int, batches: list[int]) -> dict[str, list[int]]:
-    """The sizes that a menu needs, at a few text lengths."""
+def sizes_for(menu: Menu, limit: int, batches: list[int]) -> dict[str, list[int]]:
+    """The sizes that a menu needs, at a few text lengths; limit: of the target's texts."""
     shapes = shapes_of(menu)
     most = max((plan.budget for plan in menu.plans if drafts(plan)), default=1)
     return {
         "batches": batches,
-        "contexts": [c for c in (128, 256, 512) if c + SPARE <= reach] or [reach - SPARE],
+        "contexts": sorted({min(context, limit) for context in CONTEXTS}),
         "widths": sorted({width for width, _ in shapes}),
         "levels": list(range(1, max(level for _, level in shapes) + 1)),
         "nodes": sorted({*range(1, min(most, 17) + 1), *(n for n in COARSE if n < most), most}),
@@ -228,8 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def _sizes(options: argparse.Namespace, menu: Menu, reach: int) -> dict[str, list[int]]:
-    sizes = sizes_for(menu, reach, BATCHES)
+def _sizes(options: argparse.Namespace, menu: Menu, limit: int) -> dict[str, list[int]]:
+    sizes = sizes_for(menu, limit, BATCHES)
     for axis in sizes:
         asked = getattr(options, axis)
         if asked:
@@ -239,8 +250,7 @@ def _sizes(options: argparse.Namespace, menu: Menu, reach: int) -> dict[str, lis
     for axis, most in (("levels", SPARE - 1), ("nodes", MOST)):
         if sizes[axis][-1] > most:
             raise ValueError(f"--{axis}: {most} is the most that can be measured")
-    if sizes["contexts"][-1] + SPARE > reach:
-        raise ValueError(f"--contexts: {reach - SPARE} is the most that this pair can be measured")
+    sizes["contexts"] = sorted({min(context, limit) for context in sizes["contexts"]})
     return sizes
 
 
@@ -260,8 +270,7 @@ def _run(options: argparse.Namespace) -> int:
     )
     if pair.drafter is None:
         raise ValueError("the pair has no draft model: give --draft")
-    reach = min(pair.target.max_context, pair.drafter.max_context)
-    sizes = _sizes(options, menu, reach)
+    sizes = _sizes(options, menu, pair.target.max_context)
     machine = {
         "device": device_name(pair.target.device), "threads": torch.get_num_threads(),
         "dtype": str(pair.target.dtype).removeprefix("torch."), "torch": torch.__version__,

@@ -82,6 +82,16 @@ class Costs:
                 f"{file}: not a cost table ({error!r}); python -m envs.calibrate --out {file}"
             ) from None
 
+    def _command(self, **more: int) -> str:
+        """What measures all sizes of this table and one more of some axes."""
+        words: list[Any] = ["python -m envs.calibrate"]
+        for axis in AXES:
+            sizes = {*getattr(self, axis), *([more[axis]] if axis in more else [])}
+            words += [f"--{axis}", *sorted(sizes)]
+        for setting in ("temperature", "threads"):
+            words += [f"--{setting}", self.machine[setting]] if setting in self.machine else []
+        return " ".join(map(str, [*words, "--out", "costs.json"]))
+
     def _place(self, axis: str, sizes: ArrayLike) -> NDArray:
         """Where on an axis the next measured size is."""
         known, wanted = getattr(self, axis), np.asarray(sizes)
@@ -89,7 +99,7 @@ class Costs:
         if (place == len(known)).any():
             raise ValueError(
                 f"no cost was measured for {axis} {int(wanted.max())}, {known[-1]} is the most: "
-                f"python -m envs.calibrate --{axis} ... {int(wanted.max())} --out FILE"
+                + self._command(**{axis: int(wanted.max())})
             )
         return place
 
@@ -99,12 +109,9 @@ class Costs:
         if np.isnan(found).any():
             cell = np.argwhere(np.isnan(np.atleast_1d(found)))[0]
             sizes = [np.atleast_1d(s) for s in np.broadcast_arrays(*axes.values())]
-            said = " ".join(
-                f"--{axis} {s[tuple(cell)]}" for axis, s in zip(axes, sizes, strict=True)
-            )
-            raise ValueError(
-                f"no {table} cost was measured there: python -m envs.calibrate {said} --out FILE"
-            )
+            missing = {a: int(s[tuple(cell)]) for a, s in zip(axes, sizes, strict=True)}
+            said = ", ".join(f"{axis} {size}" for axis, size in missing.items())
+            raise ValueError(f"no {table} cost was measured for {said}: {self._command(**missing)}")
         return found
 
     def drafting(

@@ -1,7 +1,7 @@
 """A menu policy as a decision table that engines can use: python -m harness.distil RUN.
 
 (batch, length, recent acceptance) -> plan: in every cell the plan that the policy chose most often
-on recorded or decoded cycles. Knows no engine's own format.
+on decoded cycles of the run's pair and workload. Knows no engine's own format.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from harness import build
 from harness.decisions import Watched
 from harness.edge import guarded
-from harness.evaluation import Bench, Workload
-from spec_core import embedded
+from harness.overrides import CONF
 from spec_core.chooser import Table
 from spec_core.features import NAMES
 from spec_core.learned import MenuPolicy
 from spec_core.menu import Menu
-from spec_core.pair import load_pair
 from spec_core.policy import load_policy
 from spec_core.prompts import spread
 
@@ -60,15 +59,30 @@ def content(table: Table, menu: Menu, agreement: float) -> dict[str, Any]:
     }
 
 
-def decisions(policy: MenuPolicy, batches: tuple[int, ...] = (1, 4, 16)) -> Watched:
-    """What the policy read and chose on dev prompts of the embedded pair, at several loads."""
-    pair = load_pair()
-    with Watched(policy) as watcher:
+def configuration(folder: Path) -> Any:
+    """A run's own, or the defaults where there is none."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    if (folder / "config.yaml").is_file():
+        return OmegaConf.load(folder / "config.yaml")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("evaluate")
+
+
+def decisions(
+    policy: MenuPolicy, config: Any, batches: tuple[int, ...] = (1, 4, 16)
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the policy read and chose on dev prompts, at several loads."""
+    if policy.always is not None:  # it reads nothing
+        return np.zeros((1, len(NAMES)), np.float32), np.array([policy.always])
+    bench = build.make_bench(config, build.make_pair(config))
+    dev = build.make_prompts(config, "dev")
+    with Watched(policy) as seen:
         for size in batches:
-            bench = Bench(pair, Workload(batch_size=size, max_new_tokens=64))
-            bench.run(policy, spread(embedded.prompts("dev"), 3)[:size])
-            bench.run(policy, spread(embedded.prompts("dev"), 6)[-size:])
-    return watcher
+            bench.run(policy, spread(dev, 3)[:size])
+            bench.run(policy, spread(dev, 6)[-size:])
+    return np.concatenate(seen.features), np.concatenate(seen.choices)
 
 
 def distil(folder: Path) -> Path:
@@ -77,8 +91,8 @@ def distil(folder: Path) -> Path:
     policy = load_policy(place)
     if not isinstance(policy, MenuPolicy):
         raise ValueError(f"{place}: only policies over a menu become tables")
-    seen = decisions(policy)
-    features, choices = np.concatenate(seen.features), np.concatenate(seen.choices)
+    run = place.parent if place.name == "policy" else place
+    features, choices = decisions(policy, configuration(run))
     table = distilled(features, choices, len(policy.menu))
     agreement = float((table.choose(features) == choices).mean())
     file = place / "decision_table.json"

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from envs.calibrate import CONTEXTS
 from envs.provenance import pair_key
 from envs.shards import digest
+from envs.trace import Trace
 from harness import build
 from harness.overrides import CONF
 from harness.training import Stopped
@@ -29,8 +31,11 @@ def recordings(config: Any, menu: Menu, loads: list[int], stop: Stop) -> tuple[P
     """Where the recording of train prompts and the cost table are; made where none is given."""
     root = Path(config.runs) / "recordings"
     traces = Path(config.traces) if config.traces else _record(config, menu, root, stop)
-    costs = Path(config.cost) if config.cost else _calibrate(config, menu, loads, root, stop)
-    return traces, costs
+    if config.cost:
+        return traces, Path(config.cost)
+    trace = Trace.read(traces, pair=pair_of(config), skip_broken=config.skip_broken)
+    contexts = _contexts(int(trace.lengths.max()))
+    return traces, _calibrate(config, menu, loads, contexts, root, stop)
 
 
 def _record(config: Any, menu: Menu, root: Path, stop: Stop) -> Path:
@@ -55,9 +60,20 @@ def _workers(device: str) -> int:
     return min(os.cpu_count() or 1, 4) if device == "cpu" else 1
 
 
-def _calibrate(config: Any, menu: Menu, loads: list[int], root: Path, stop: Stop) -> Path:
+def _contexts(longest: int) -> list[int]:
+    """The usual text lengths, doubled on until the longest text is covered."""
+    found = list(CONTEXTS)
+    while found[-1] < longest:
+        found.append(2 * found[-1])
+    return found
+
+
+def _calibrate(
+    config: Any, menu: Menu, loads: list[int], contexts: list[int], root: Path, stop: Stop
+) -> Path:
     words = [
         "envs.calibrate", *_models(config), "--menu", *menu.names, "--batches", *sorted(set(loads)),
+        "--contexts", *contexts,
         "--temperature", config.temperature, "--minutes", 0.5 * len(set(loads)),
     ]  # fmt: skip
     words += ["--threads", config.threads] if config.threads else []
@@ -74,10 +90,14 @@ def _models(config: Any) -> Words:
     return words + {None: [], True: ["--recall"], False: ["--no-recall"]}[config.pair.recall]
 
 
-def _key(config: Any, *parts: Any) -> str:
+def pair_of(config: Any) -> str:
+    """The key of the configured pair, which recordings carry."""
     recall = chosen_recall(config.pair.recall, torch.device(config.device))
-    pair = pair_key(config.pair.target, config.pair.draft, recall)
-    return digest(json.dumps([pair, *parts], default=str))[:12]
+    return pair_key(config.pair.target, config.pair.draft, recall)
+
+
+def _key(config: Any, *parts: Any) -> str:
+    return digest(json.dumps([pair_of(config), *parts], default=str))[:12]
 
 
 def _run(words: Words, stop: Stop) -> None:

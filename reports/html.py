@@ -15,7 +15,7 @@ from reports.results import summary_of
 from reports.scatter import has_points, scatter
 from reports.statistics import Differs, check_lossless
 from reports.svg import element
-from reports.words import Role, Summary, headline, percent, roles, signed, speed
+from reports.words import Role, Summary, headline, hindsight, percent, roles, signed, speed
 
 STYLE = Path(__file__).with_name("report.css")
 GUIDES = r"^((?:[│├└─|+`-]|[^\S\n])*)"  # what a drawn tree's lines begin with
@@ -113,8 +113,7 @@ def _speed(summary: Summary, learned: list[str], oracle: dict[str, Any] | None) 
         about += " They hold the differences between prompts; the next drawing is paired."
     figures = [key(kinds), figure(partial(charts.speeds, summary, learned), about)]
     if oracle:
-        words = f"The oracle's speed is {speed(oracle['tokens_per_second'])} tokens/s."
-        figures.append(prose(words, "note"))
+        figures.append(prose(hindsight(oracle), "note"))
     if paired:
         about = "Difference to the best static plan on the same prompts, 95 % intervals. "
         about += "An arrow marks a policy outside the range drawn."

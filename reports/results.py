@@ -15,7 +15,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "repeat": int,
     "new_tokens": int,
     "seconds": (int, float),
-    "cycles": int,
+    "cycles": (int, float),
     "drafted": (int, float),
     "accepted": (int, float),
     "output_tokens": list,

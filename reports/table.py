@@ -10,7 +10,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from reports.words import Summary, percent, plain, ranking, signed, speed, spread
+from reports.words import Summary, hindsight, percent, plain, ranking, signed, speed, spread
 
 HEADER = (  # in the lines that a terminal shows
     "policy",
@@ -25,8 +25,9 @@ FOLDED = {"policy": 12, "95 %\ninterval": 8, "vs best static, %": 15}  # on a na
 
 
 def table(summary: Summary, oracle: Mapping[str, Any] | None = None) -> Table:
-    """One line per policy, the fastest first."""
-    drawn = Table(box=SIMPLE_HEAD, padding=0)
+    """One line per policy, the fastest first; and what hindsight would have brought."""
+    drawn = Table(box=SIMPLE_HEAD, padding=0, caption_justify="left")
+    drawn.caption = hindsight(oracle) if oracle else None
     for name in _header(oracle):
         side: JustifyMethod = "left" if name == "policy" else "right"
         least = FOLDED.get(name)

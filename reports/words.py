@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 Role = Literal["learned", "static", "baseline", "rule"]
@@ -57,6 +58,19 @@ def spread(interval: Interval) -> str:
 def speed_spread(interval: Interval) -> str:
     """An interval of speeds."""
     return f"{speed(interval['low'])} to {speed(interval['high'])}"
+
+
+def hindsight(oracle: Mapping[str, Any]) -> str:
+    """What the best static plans and the oracle would have brought."""
+    named = {"one plan for all": "pooled", "the best plan of each domain": "by_domain",
+             "of each prompt": "by_prompt", "the oracle, at every position": "oracle"}  # fmt: skip
+    shown = [
+        f"{name} {oracle[f'lead_{key}'] * oracle['static']:.1f} "
+        f"({100 * (oracle[f'lead_{key}'] - 1):+.1f} %)"
+        for name, key in named.items()
+    ]
+    said = "In hindsight, by the prices, in tokens/s (and over the static plan)"
+    return f"{said}: {', '.join(shown)}."
 
 
 def beats(summary: Summary, name: str) -> bool:

@@ -12,7 +12,7 @@ Prompt = dict[str, str]
 def read_prompts(file: Path) -> list[Prompt]:
     """Lines {"id", "domain", "prompt"}; a broken line is named."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # others may be within a prompt
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: the prompts cannot be read ({error})") from None
     found: dict[str, Prompt] = {}

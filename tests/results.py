@@ -39,7 +39,7 @@ def results_of(
             text = random.integers(0, 512, tokens).tolist()
             for name, (rate, drafted, accepted, share) in speeds.items():
                 seconds = tokens / rate * hard * random.normal(1 + 0.01 * place, 0.02)
-                cycles = round(tokens / (1 + accepted / hard))
+                cycles = float(round(tokens / (1 + accepted / hard)))
                 parts = {"draft": 0.3 if drafted else 0.0, "decide": share, "commit": 0.06}
                 parts["verify"] = 1 - sum(parts.values())
                 rows.append(
@@ -51,8 +51,8 @@ def results_of(
                         "new_tokens": tokens,
                         "seconds": seconds,
                         "cycles": cycles,
-                        "drafted": round(cycles * drafted * random.normal(1, 0.05)),
-                        "accepted": tokens - cycles if drafted else 0,
+                        "drafted": float(round(cycles * drafted * random.normal(1, 0.05))),
+                        "accepted": tokens - cycles if drafted else 0.0,
                         "output_tokens": list(text),
                         "phases": {key: value * seconds for key, value in parts.items()},
                     }
@@ -75,5 +75,7 @@ def with_extras(results: dict, policy: str = "ppo") -> dict:
         {"feature": "draft entropy", "bins": [0.7, 2.1], "shares": shares},
     ]
     trees = [{"policy": policy, "prompt_id": f"code/{i}", "text": TREE} for i in range(2)]
+    leads = {"oracle": 152 / 131, "pooled": 1.0, "by_domain": 1.02, "by_prompt": 1.05}
     oracle = {"tokens_per_second": 152.0, "static": 131.0, "shares": {policy: 0.38}}
+    oracle |= {f"lead_{name}": lead for name, lead in leads.items()}
     return results | {"decisions": {policy: entries}, "trees": trees, "oracle": oracle}

@@ -76,6 +76,8 @@ def test_only_drafts_that_can_occur_are_measured():
     assert few(sizes["nodes"], 1) == sizes["nodes"]
     assert few(sizes["nodes"], 64) == [1, 2, 3, 4, 5, 7, 9, 13, 17, 21]
     assert sizes_for(Menu.of(["ar"]), 1024, [1])["nodes"] == [1]
+    assert sizes["contexts"] == [128, 256, 512]
+    assert sizes_for(LEAN, 200, [1])["contexts"] == [128, 200]
 
 
 def test_a_size_that_was_left_out_costs_what_the_next_larger_does():
@@ -102,6 +104,15 @@ def test_a_table_prices_its_menu_at_every_batch_and_says_how_often_it_measured(t
     assert (counts[1, :, 0, :5] >= 2).all() and (counts[1, :, 0, deep] >= 2).all()
     assert np.nanmin(np.array(read.measured["verify"]["spread"], float)) >= 0
     assert read.machine["rounds"] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", ["near", "short"])
+def test_texts_up_to_the_pairs_limit_can_be_priced(kind):
+    pair = lettered(kind)  # the short one's draft reads 24 tokens
+    trace, limit = recorded(pair, LEAN, count=2, max_new_tokens=999), pair.target.max_context
+    assert trace.lengths.max() == limit - 1
+    costs = measure(pair, sizes_for(LEAN, limit, [1]), repeats=1, shapes=shapes_of(LEAN))
+    assert costs.contexts == [limit] and (price(trace, costs).seconds > 0).all()
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import pytest
 from traces import SMALL, costs_of, lettered, recorded
 
 from envs.calibrate import main as calibrate
-from envs.calibrate import measure, sizes_for
-from envs.cost import Costs, price
+from envs.calibrate import measure, parser, sizes_for
+from envs.cost import AXES, Costs, price
 from envs.replay import ReplayVectorEnv
 from spec_core import Menu
 
@@ -25,23 +25,38 @@ def test_a_size_between_two_measured_ones_costs_what_the_next_does():
     assert costs.seconds(1, 0, 1, 16) == pytest.approx(11.5)
 
 
+def asked(refusal: ValueError) -> dict[str, list[int]]:
+    """The sizes that the command in a refusal has measured."""
+    words = str(refusal).split("python -m envs.calibrate ")[1].split()
+    options = parser().parse_args(words)
+    return {axis: getattr(options, axis) for axis in AXES}
+
+
 def test_what_was_not_measured_is_refused_with_the_command_that_measures_it(tmp_path):
     costs = costs_of()
-    for ask, said in (
-        (lambda: costs.verifying(33, 16), r"nodes 33, 32 is the most.*--nodes \.\.\. 33"),
-        (lambda: costs.verifying(1, 65), r"contexts 65.*--contexts \.\.\. 65"),
-        (lambda: costs.drafting(5, 1, 16), r"widths 5.*envs\.calibrate"),
-        (lambda: costs.deciding(2), "batches 2"),
+    for ask, axis, size in (
+        (lambda: costs.verifying(33, 16), "nodes", 33),
+        (lambda: costs.verifying(1, 65), "contexts", 65),
+        (lambda: costs.drafting(5, 1, 16), "widths", 5),
+        (lambda: costs.deciding(2), "batches", 2),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=f"measured for {axis} {size}, .* is the most") as said:
             ask()
+        known = {a: getattr(costs, a) for a in AXES}
+        assert asked(said.value) == known | {axis: [*known[axis], size]}
     holes = costs.verify.copy()
     holes[0, 1, 3] = np.nan
     replace(costs, verify=holes).save(tmp_path / "costs.json")
     read = Costs.read(tmp_path / "costs.json")
     assert read.verifying([1, 4], [16, 17]) == pytest.approx(costs.verifying([1, 4], [16, 17]))
-    with pytest.raises(ValueError, match="--batches 1 --contexts 20 --nodes 7"):
+    with pytest.raises(ValueError, match="for batches 1, contexts 20, nodes 7:") as said:
         read.verifying([1, 7], [[16], [20]])
+    sizes = asked(said.value)
+    assert sizes["contexts"] == [16, 20, 64] and sizes["nodes"] == [1, 2, 4, 7, 8, 16, 32]
+    assert sizes["levels"] == read.levels
+    hot = replace(costs, machine={"temperature": 0.7, "threads": 2})
+    with pytest.raises(ValueError, match=r"--temperature 0\.7 --threads 2 --out costs\.json"):
+        hot.deciding(2)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"schema": 2}', '{"schema": 1, "draft": 0}'])
@@ -81,7 +96,7 @@ def test_a_measured_table_has_every_cell_a_menu_needs(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--repeats", "0"], ["--contexts", "4000"], ["--nodes", "0"], ["--menu", "x"], ["--levels"]],
+    [["--repeats", "0"], ["--contexts", "0"], ["--nodes", "0"], ["--menu", "x"], ["--levels"]],
 )
 def test_bad_options_of_calibrate_are_one_line(tmp_path, capsys, arguments):
     try:

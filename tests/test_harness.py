@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from benches import PROMPTS, bench
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from harness.build import make_prompts
 from harness.comparing import BASELINE, STATIC, compare
-from harness.distil import AXES, EDGES, content, distilled
 from harness.edge import guarded
 from harness.evaluation import Bench, evaluate, speed
 from harness.folder import RunFolder
@@ -176,6 +179,18 @@ def test_a_broken_prompt_line_is_named(tmp_path, line, said):
         read_prompts(file)
 
 
+@given(st.lists(st.text('a\u2028\x85\x0b\r\n"', min_size=1) | st.text(min_size=1), min_size=1))
+def test_any_prompts_come_back_from_their_file(texts):
+    wanted = [{"id": str(i), "domain": "d", "prompt": text} for i, text in enumerate(texts)]
+    lines = "".join(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in wanted)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "prompts.jsonl"
+        file.write_bytes(lines.encode("utf-8"))
+        assert read_prompts(file) == wanted
+        file.write_bytes(lines.replace("\n", "\r\n").encode("utf-8"))
+        assert read_prompts(file) == wanted
+
+
 def test_empty_and_missing_prompt_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         read_prompts(tmp_path / "none")
@@ -214,22 +229,6 @@ def test_good_overrides_pass(arguments):
 def test_configuration_files_are_short():
     for path in CONF.rglob("*.yaml"):
         assert len(path.read_text().splitlines()) <= 25, path
-
-
-def test_a_distilled_table_says_what_was_chosen_most_in_its_cell():
-    chance = np.random.default_rng(0)
-    features = np.zeros((500, len(NAMES)), np.float32)
-    for axis, edges in zip(AXES, EDGES, strict=True):
-        features[:, NAMES.index(axis)] = chance.uniform(0, 1.2 * max(edges), 500)
-    slow = features[:, NAMES.index("accepted_slow")]
-    choices = (slow >= 0.3).astype(np.int64)
-    table = distilled(features, choices, 2)
-    assert (table.choose(features) == choices).all()
-    told = content(table, Menu.of(["ar", "chain-3"]), 1.0)
-    assert np.array(told["cells"], object).shape == tuple(len(e) + 1 for e in EDGES)
-    assert told["axes"][0]["edges"] == [2, 4, 8, 16] and set(told["plans"]) == {"ar", "chain-3"}
-    lone = distilled(features[:1], choices[:1], 2)  # empty cells take the nearest that is not
-    assert (lone.cells == choices[0]).all()
 
 
 @pytest.mark.parametrize("leave", [True, False])

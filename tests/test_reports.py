@@ -8,14 +8,17 @@ import json
 import re
 
 import pytest
+from benches import PROMPTS, bench
 from results import SPEEDS, results_of, with_extras
 from rich.console import Console
 
+from harness.evaluation import evaluate
 from reports import markdown, read_results, table
 from reports.__main__ import main
 from reports.decisions import MOST, bins, decision_shares
 from reports.svg import steps
 from reports.words import headline, signed
+from spec_core import AUTOREGRESSIVE, Fixed, Plan
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,11 @@ def test_tables_are_sorted_and_complete(full):
         shown = console.export_text()
         words = [*SPEEDS, "127.9", "+7.3", "+8.7)", "oracle", "38"]
         assert all(word in shown for word in words)
+        caption = " ".join(shown.split())
+        for said in ("each domain 133.6 (+2.0 %)", "prompt 137.6 (+5.0 %)", "152.0 (+16.0 %)"):
+            assert said in caption
+    console.print(table(summary))
+    assert "hindsight" not in console.export_text()
 
 
 def test_a_name_cannot_break_the_tables():
@@ -97,6 +105,15 @@ def test_the_command_writes_the_page_again(full, tmp_path, capsys):
     assert read_results(tmp_path) == full
     (tmp_path / "results.json").write_text(json.dumps(full | {"summary": {"format": 0}}))
     assert read_results(tmp_path)["summary"]["prompts"] == full["summary"]["prompts"]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_command_reads_what_an_evaluation_writes(batch, tmp_path, capsys):
+    policies = {"autoregressive": Fixed(AUTOREGRESSIVE), "best_static": Fixed(Plan(2))}
+    found = evaluate(bench(batch_size=batch), policies, PROMPTS[:3])
+    settings = {"baseline": "autoregressive", "static": "best_static"}
+    (tmp_path / "results.json").write_text(json.dumps({"settings": settings, **found}))
+    assert main([str(tmp_path)]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
