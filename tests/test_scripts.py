@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,6 +95,28 @@ def test_recordings_are_made_once_and_learned_from(tmp_path):
     words += [f"traces={shard.parent}", "compare=true"]  # of train prompts, not of those compared
     done = run("train.py", *words, f"folder={tmp_path / 'given'}", cwd=tmp_path)
     assert done.returncode == 0 and "best_static" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_an_evaluation_knows_the_oracle_of_its_own_recording_only(tmp_path):
+    traces, cost = tmp_path / "traces", ROOT / "benchmarks" / "costs" / "epyc-1-thread.json"
+    words = ["--split", "test", "--limit", "7", "--max-new-tokens", "16", "--out", str(traces)]
+    record = [sys.executable, "-m", "envs.record", "--menu", "ar", "chain-4", "chain-8", *words]
+    assert subprocess.run(record, cwd=ROOT).returncode == 0
+    words = ["prompts=1", "static=chain-4", "max_new_tokens=16", "tune=false", "logger=none"]
+    words += ["policies=[chain-8]", f"traces={traces}", f"runs={tmp_path}"]
+    for more, said in (
+        ([], "give cost="),
+        ([f"cost={cost}", "temperature=1"], "recorded with temperature 0.0, not 1"),
+        ([f"cost={cost}", "prompts=2"], "not recorded there"),
+    ):
+        done = run("evaluate.py", *words, *more)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+        assert not list(tmp_path.rglob("results.json"))
+    done = run("evaluate.py", *words, f"cost={cost}", f"folder={tmp_path / 'e'}")
+    assert done.returncode == 0, done.stderr
+    oracle = json.loads((tmp_path / "e" / "results.json").read_text())["oracle"]
+    assert oracle["shares"]["best_static"] == 0 and oracle["lead_oracle"] > 1
 
 
 @pytest.mark.slow
