@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import blur, build
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from small import BYTES, blur, build, save, tokenizer
 
 import spec_core
 from spec_core import Fixed, Plan, decoder, embedded
@@ -24,31 +22,13 @@ ROOT = Path(spec_core.__file__).parents[1]
 WEIGHTS = (embedded.target_path(), embedded.draft_path())
 EMBEDDED = all((path / "model.safetensors").is_file() for path in WEIGHTS)
 ALONE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-VOCABULARY = 258  # bytes, the end, one to spare
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate([*alphabet, "<end>"])}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
-
-
-def save(module, folder: Path) -> Path:
-    """A checkpoint folder with the tokenizer."""
-    module.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
     """A pair that never ends by itself, and everything that is wrong with models."""
     place = tmp_path_factory.mktemp("models")
-    sizes = {"vocab_size": VOCABULARY, "eos_token_id": None, "bos_token_id": None}
+    sizes = {"vocab_size": BYTES, "eos_token_id": None, "bos_token_id": None}
     target = build(**sizes, max_position_embeddings=60_000)
     save(blur(target, 0.1), place / "draft")
     folder = save(target, place / "target")
