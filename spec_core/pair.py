@@ -71,7 +71,7 @@ def load_pair(
     kind = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else torch.bfloat16
     if graphs == "static" and backend == "auto":
         backend = "fast"  # whose buffers they are
-    path = folder(target)
+    path = folder(target, trust_remote_code)
     model = static(load_model(path, kind, where, backend, trust_remote_code), graphs)
     drafter = None
     if draft is not None:

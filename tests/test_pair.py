@@ -188,3 +188,47 @@ def test_a_text_ends_where_generate_ends_it(endless, tmp_path, backend, said):
 def test_the_end_of_the_tokenizer_alone_ends_nothing(endless):
     pair = load_pair(endless)
     assert pair.tokenizer.eos_token_id is not None and pair.eos == frozenset()
+
+
+OWN = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture
+def hub(endless, tmp_path, monkeypatch) -> Path:
+    """A hub of two: `some/model`, and `some/own`, which brings its code."""
+    for name in ("model", "own"):
+        shutil.copytree(endless, tmp_path / "some" / name)
+    (tmp_path / "some" / "own" / "own.py").write_text(OWN)
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    configure(tmp_path / "some" / "own", model_type="own", auto_map=classes)
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        (tmp_path / "cache").mkdir()
+        for pattern in allow_patterns:
+            for file in (tmp_path / name).glob(pattern):
+                shutil.copy(file, tmp_path / "cache")
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "run"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "trusted"), [("some/model", False), ("some/own", True)])
+def test_a_hub_id_is_downloaded(hub, endless, name, trusted):
+    pair = load_pair(name, name, trust_remote_code=trusted)
+    assert pair.name == name.split("/")[1]
+    made = SpeculativeDecoder(pair).generate("Hello", max_new_tokens=40)
+    assert made.tokens == [greedy(endless)]
+
+
+def test_code_is_fetched_only_where_it_is_trusted(hub):
+    refusal("some/own")
+    assert not list((hub / "cache").glob("*.py"))
