@@ -185,6 +185,8 @@ class Hashed:
 class HashedState(DraftState):
     """The texts behind every draft slot of this cycle."""
 
+    misses = False
+
     def __init__(self, drafter: Hashed) -> None:
         self.drafter, self.asked, self.committed = drafter, [], []
 
