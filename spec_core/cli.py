@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from spec_core.decoder import Generation, SpeculativeDecoder
+    from spec_core.plan import Plan
     from spec_core.policy import Policy
     from spec_core.render import TextStream
     from spec_core.session import Outcome
 
 TREES = 3  # drawn at the end
+NODES = 64  # room for trees at least
 WARM_UP = 8  # tokens decoded before anything is measured
+FULL = ("out of memory", "can't allocate memory")  # as torch says it
 EXAMPLES = """\
 examples:
   python -m spec_core "Once upon a time"
@@ -124,10 +127,11 @@ def main(arguments: Items[str] | None = None) -> int:
         return 1
     except (ValueError, OSError) as error:  # ModelError is a ValueError
         return _say(f"error: {error}", 2)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        said = str(error) or "out of memory"
+        if isinstance(error, RuntimeError) and not any(words in said for words in FULL):
             raise
-        return _say(f"error: {error}", 1)
+        return _say(f"error: {said}", 1)
 
 
 def _quiet() -> None:
@@ -152,12 +156,16 @@ def _say(message: str, code: int) -> int:
 def _run(options: argparse.Namespace) -> int:
     from spec_core.decoder import SpeculativeDecoder
     from spec_core.pair import load_pair
+    from spec_core.policy import Fixed
     from spec_core.render import TextStream, byte_tokens
 
     prompt, policy = _checked(options), _policy(options)
     models = ("target", "draft", "device", "dtype", "backend", "trust_remote_code", "recall")
     pair = load_pair(**{name: getattr(options, name) for name in models})
-    decoder = SpeculativeDecoder(pair, policy, max_nodes=max(64, options.budget or 0))
+    if (options.width or 1) > pair.target.vocab_size:
+        raise ValueError(f"--width: the vocabulary has {pair.target.vocab_size} tokens")
+    nodes = _nodes(policy.plan_, pair.target.max_context) if isinstance(policy, Fixed) else NODES
+    decoder = SpeculativeDecoder(pair, policy, max_nodes=nodes)
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
     how = {name: getattr(options, name) for name in names}
     stream = TextStream(pair.decode, byte_tokens(pair.tokenizer))
@@ -210,6 +218,14 @@ def _policy(options: argparse.Namespace) -> Policy | None:
         return Fixed(Plan(**{"depth": 6, **fixed}))
     except AssertionError as error:
         raise ValueError(str(error)) from None
+
+
+def _nodes(plan: Plan, context: int) -> int:
+    """Room for the nodes that a plan can grow in this context."""
+    from spec_core.session import DRAFT_ROOM
+
+    expanded = min(1 + plan.width * (min(plan.depth, context) - 1), DRAFT_ROOM)
+    return max(NODES, min(plan.budget, 1 + (plan.children or plan.width) * expanded))
 
 
 def _measure(
