@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 DRAFT_ROOM = 512  # nodes that one cycle may expand
 
 
+def most_nodes(plan: Plan, context: int) -> int:
+    """A bound on the nodes that a plan can grow in this context."""
+    expanded = min(1 + plan.width * (min(plan.depth, context) - 1), DRAFT_ROOM)
+    return min(plan.budget, 1 + (plan.children or plan.width) * expanded)
+
+
 @dataclass(slots=True)
 class Observation:
     """What a policy may know before it plans; one entry per sequence still at work."""

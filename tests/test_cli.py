@@ -13,7 +13,7 @@ from shell import ALONE, ROOT, SIZES, endless, pair, run
 from small import blur, build, save, tokenizer
 
 from spec_core import Fixed, Plan, decoder, embedded
-from spec_core.cli import _nodes, main
+from spec_core.cli import main
 
 WEIGHTS = (embedded.target_path(), embedded.draft_path())
 EMBEDDED = all((path / "model.safetensors").is_file() for path in WEIGHTS)
@@ -197,14 +197,6 @@ def test_large_numbers_are_as_large_as_it_gets(folders, options, capsys, monkeyp
     monkeypatch.setattr("spec_core.session.DRAFT_ROOM", 50)
     assert main(["Hello", *pair(folders), "--json", *options]) == 0
     assert json.loads(capsys.readouterr().out)["stats"]["identical"]
-
-
-def test_trees_get_room_for_what_a_plan_can_grow():
-    huge = 10**9
-    assert _nodes(Plan(6, budget=huge), 1024) == _nodes(Plan(6, budget=9), 1024) == 64
-    assert _nodes(Plan(6, width=8, budget=huge), 1024) == 1 + 8 * 41
-    assert _nodes(Plan(6, width=8, budget=100), 1024) == 100
-    assert _nodes(Plan(huge, budget=huge), 300) == 301
 
 
 @pytest.mark.parametrize("error", [MemoryError, RuntimeError])

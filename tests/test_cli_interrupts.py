@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from contextlib import suppress
@@ -62,7 +63,50 @@ def test_an_interrupt_that_a_library_makes_another_error_of_is_one(folders, monk
     assert main(plain) == 130
     out, err = capsys.readouterr()
     assert err == "interrupted\n"
-    assert out.endswith("\n") and text.startswith(out[:-1]) and len(out) > 2
+    said = out.splitlines()[0]
+    assert text.startswith(said) and len(said) > 2
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("call", [3, 4])  # of sessions: behind two warm-ups, the text's, the other
+@pytest.mark.parametrize("cycles", [0, 3])
+def test_what_was_made_is_delivered(folders, monkeypatch, capsys, tmp_path, call, cycles, as_json):
+    step, opening, opened, file = decoder.cycle, decoder.Session, [], tmp_path / "out"
+    words = ["Hello", *pair(folders), "--max-new-tokens", "50"]
+    assert main([*words, "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+
+    def session(*arguments):
+        opened.append(arguments)
+        if len(opened) == call and not cycles:
+            signal.raise_signal(signal.SIGINT)
+        return opening(*arguments)
+
+    def cycle(session, policy):
+        if len(opened) == call and session.cycles == cycles:
+            signal.raise_signal(signal.SIGINT)
+        return step(session, policy)
+
+    monkeypatch.setattr(decoder, "cycle", cycle)
+    monkeypatch.setattr(decoder, "Session", session)
+    assert main([*words, *["--json"] * as_json, "--output", str(file)]) == 130
+    out, err = capsys.readouterr()
+    assert err == "interrupted\n"
+    if call == 3 and not cycles:
+        assert not file.exists() and not out.strip()
+    elif as_json:
+        assert file.read_text() == out
+        made = json.loads(out)
+        count = len(made["tokens"])
+        assert made["tokens"] == whole["tokens"][:count]
+        assert (count == 50, made["ending"]) == ((True, "length") if call == 4 else (False, None))
+        assert made["stats"]["speedup"] is made["stats"]["identical"] is None
+        assert made["stats"]["cycles"] == (whole["stats"]["cycles"] if call == 4 else cycles)
+    else:
+        text = file.read_text()
+        assert whole["text"].startswith(text) and (len(text) == len(whole["text"])) == (call == 4)
+        assert out.startswith(text + "\n") and "tokens/s" in out and "* '" in out[len(text) :]
+        assert "plain decoding" not in out[len(text) :]
 
 
 def test_an_interrupt_that_a_library_swallows_ends_the_next_cycle():

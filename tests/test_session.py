@@ -14,7 +14,7 @@ from spec_core import AUTOREGRESSIVE, Fixed, Pair, Plan, SpeculativeDecoder, Tem
 from spec_core.drafters.lm import ModelDrafter, prefill
 from spec_core.growth import grow
 from spec_core.sequence import Ending
-from spec_core.session import Broken
+from spec_core.session import Broken, most_nodes
 from spec_core.verifiers.coupled import Coupled
 from spec_core.verifiers.rejection import Rejection
 
@@ -206,6 +206,14 @@ def test_plans_shrink_to_what_a_cycle_may_expand(room, monkeypatch):
         depth = sum(total <= room for total in accumulate(widths))
         assert [plan.depth for plan in fitted] == [min(p.depth, depth) for p in plans_]
         assert grow(fitted, False, CPU).expanded <= room
+
+
+def test_a_plan_can_grow_so_many_nodes():
+    huge = 10**9
+    assert most_nodes(Plan(6, budget=huge), 1024) == 7
+    assert most_nodes(Plan(6, width=8, budget=huge), 1024) == 1 + 8 * 41
+    assert most_nodes(Plan(6, width=8, budget=100), 1024) == 100
+    assert most_nodes(Plan(huge, budget=huge), 300) == 301
 
 
 def test_a_plan_that_expands_too_much_gives_the_plain_text():
