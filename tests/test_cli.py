@@ -12,8 +12,10 @@ import torch
 from shell import ALONE, ROOT, SIZES, endless, pair, run
 from small import blur, build, save, tokenizer
 
+from policies.rules import make_rule
 from spec_core import Fixed, Plan, decoder, embedded
 from spec_core.cli import main
+from spec_core.policy import KINDS
 
 WEIGHTS = (embedded.target_path(), embedded.draft_path())
 EMBEDDED = all((path / "model.safetensors").is_file() for path in WEIGHTS)
@@ -207,6 +209,18 @@ def test_no_memory_is_one_line(error, monkeypatch, capsys):
     monkeypatch.setattr("spec_core.pair.load_pair", load_pair)
     assert main(["Hello"]) == 1
     assert "can't allocate memory: you tried\n" in capsys.readouterr().err
+
+
+def test_an_exported_rule_says_how_it_is_used(folders, tmp_path, capsys, monkeypatch):
+    make_rule("confidence").save(tmp_path)
+    words = ["Hi", *pair(folders), "--policy", str(tmp_path)]
+    assert main(words) == 0  # for `policies` is imported here
+    capsys.readouterr()
+    monkeypatch.delitem(KINDS, "rule")
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "import policies" in err and "export it again" not in err
 
 
 def test_recall_changes_the_draft_and_not_the_text(folders, capsys):
