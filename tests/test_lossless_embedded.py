@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import Mixed, plans
-from texts import EVERY, PLANS, SAMPLINGS, run
+from texts import BACKENDS, EVERY, PLANS, SAMPLINGS, run
+from transformers import AutoModelForCausalLM
 
 from spec_core import AUTOREGRESSIVE, Fixed, embedded, load_pair
 from spec_core.prompts import spread
+
+FOLDERS = (embedded.target_path(), embedded.draft_path())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_the_embedded_pair_gives_the_plain_text(temperature):
-    folders = (embedded.target_path(), embedded.draft_path())
-    if not all((folder / "model.safetensors").is_file() for folder in folders):
+    if not all((folder / "model.safetensors").is_file() for folder in FOLDERS):
         pytest.skip("the embedded pair is not built")
     pair, domains = load_pair(), {}
     for prompt in embedded.prompts("test"):
@@ -51,14 +54,44 @@ def embedded_pair(backend: str):
     return load_pair(backend=backend)
 
 
-@pytest.mark.slow
-def test_the_embedded_target_is_greedy_as_transformers_is():
-    from transformers import AutoModelForCausalLM
+def combinations(backend: str) -> list[tuple[str, str, bool]]:
+    """Samplings with plans, coupled or not; a fifth of them where forwards are slow."""
+    every = product(enumerate(SAMPLINGS), enumerate(PLANS))
+    return [
+        (sampling, plan, (i + j) % 2 == 0)
+        for (i, sampling), (j, plan) in every
+        if backend == "compiled" or (i + j) % 5 == 0
+    ]
 
-    module = AutoModelForCausalLM.from_pretrained(embedded.target_path(), dtype=torch.float32)
-    pair = embedded_pair("auto")
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_embedded_pair_gives_the_plain_text_on_every_backend(backend, batch):
+    pair, right = embedded_pair(backend), {}
+    prompts = ["Once upon", "def add(a, b):", "Q: 17 + 25\n"][:batch]
+    for sampling, name, coupled in combinations(backend):
+        options = {**SAMPLINGS[sampling], "max_new_tokens": 12}
+        if sampling not in right:
+            right[sampling] = run(pair, Fixed(AUTOREGRESSIVE), prompts, **options).tokens
+        found = run(pair, Fixed(PLANS[name]), prompts, coupled=coupled, **options)
+        assert found.tokens == right[sampling], (sampling, name)
+
+
+@cache
+def greedy() -> dict[str, list[int]]:
+    """What `generate` of transformers makes of a prompt of every domain."""
+    module, made = AutoModelForCausalLM.from_pretrained(FOLDERS[0], dtype=torch.float32), {}
     for prompt in spread(embedded.prompts("dev"), 1):
-        tokens = torch.tensor([pair.encode(prompt["prompt"])])
-        right = module.generate(tokens, max_new_tokens=48, do_sample=False)[0, tokens.shape[1] :]
-        made = run(pair, Fixed(PLANS["beam"]), [prompt["prompt"]], max_new_tokens=48)
-        assert made.tokens[0] == right.tolist(), prompt["id"]
+        tokens = torch.tensor([embedded_pair("compiled").encode(prompt["prompt"])])
+        text = module.generate(tokens, max_new_tokens=48, do_sample=False)[0]
+        made[prompt["prompt"]] = text[tokens.shape[1] :].tolist()
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_embedded_target_is_greedy_as_transformers_is(backend):
+    for prompt, right in greedy().items():
+        made = run(embedded_pair(backend), Fixed(PLANS["beam"]), [prompt], max_new_tokens=48)
+        assert made.tokens[0] == right, prompt

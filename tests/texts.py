@@ -15,6 +15,7 @@ PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
 IDS = ["a", "b", "c"]
 SAMPLINGS = {
     "greedy": {},
+    "greedy nucleus": {"top_p": 0.8},
     "warm": {"temperature": 0.7},
     "hot": {"temperature": 1.0},
     "nucleus": {"temperature": 1.0, "top_p": 0.8},
