@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spec_core import embedded
-from spec_core.embedded import card, corpus, data, distil, evaluate, generators, train
+from spec_core.embedded import build, card, corpus, data, distil, evaluate, generators, train
 
 FOLDERS = {"target": embedded.target_path(), "draft": embedded.draft_path()}
 
@@ -216,6 +216,13 @@ sizes = build.Sizes(vocabulary=320, hidden=64, target_inner=64, draft_inner=64,
                     label_tokens=1024, save_every=0.5)
 build.build(Path(sys.argv[1]), Path(sys.argv[2]), 0.15, resume=True, sizes=sizes)
 """
+
+
+def test_a_build_that_cannot_write_says_so_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sys, "argv", ["build", "--out", str(tmp_path / "file" / "out")])
+    with pytest.raises(SystemExit, match=r"^error: cannot write to --out: .*file/out'$"):
+        build.main()
 
 
 @pytest.mark.slow
