@@ -66,7 +66,7 @@ class Beam:
         sizes = [1, *(level.width * level.children for level in levels)]
         pool = list(torch.from_numpy(self.scores[None, : sum(sizes)]).split(sizes, 1))
         numbers = [scores.tolist() for scores in pool]
-        logs = self.rank.logs
+        logs = torch.as_tensor(self.rank.found)
         return LevelView(self.level, pool[-1], levels[-1].width, pool, logs, numbers, [True])
 
     def _tree(self, numbers: np.ndarray, scores: np.ndarray, seen: np.ndarray) -> Tree:

@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from spec_core.session import Outcome
 
 TREES = 3  # drawn at the end
+NODES = 64  # room for trees at least
 WARM_UP = 8  # tokens decoded before anything is measured
+FULL = ("out of memory", "can't allocate memory")  # as torch says it
 EXAMPLES = """\
 examples:
   python -m spec_core "Once upon a time"
@@ -92,10 +95,14 @@ class Printer:
         self.interrupted = True
         raise KeyboardInterrupt
 
-    def watch(self, outcome: Outcome) -> None:
-        """After every cycle."""
+    def check(self, _: Outcome) -> None:
+        """After every cycle of whatever can be interrupted."""
         if self.interrupted:
             raise KeyboardInterrupt
+
+    def watch(self, outcome: Outcome) -> None:
+        """After every cycle of the text."""
+        self.check(outcome)
         self.outcomes.append(outcome)
         self._print(self.stream.push(outcome.tokens[0]))
 
@@ -124,10 +131,11 @@ def main(arguments: Items[str] | None = None) -> int:
         return 1
     except (ValueError, OSError) as error:  # ModelError is a ValueError
         return _say(f"error: {error}", 2)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        said = str(error) or "out of memory"
+        if isinstance(error, RuntimeError) and not any(words in said for words in FULL):
             raise
-        return _say(f"error: {error}", 1)
+        return _say(f"error: {said}", 1)
 
 
 def _quiet() -> None:
@@ -152,12 +160,17 @@ def _say(message: str, code: int) -> int:
 def _run(options: argparse.Namespace) -> int:
     from spec_core.decoder import SpeculativeDecoder
     from spec_core.pair import load_pair
+    from spec_core.policy import Fixed
     from spec_core.render import TextStream, byte_tokens
+    from spec_core.session import most_nodes
 
     prompt, policy = _checked(options), _policy(options)
     models = ("target", "draft", "device", "dtype", "backend", "trust_remote_code", "recall")
     pair = load_pair(**{name: getattr(options, name) for name in models})
-    decoder = SpeculativeDecoder(pair, policy, max_nodes=max(64, options.budget or 0))
+    if (options.width or 1) > pair.target.vocab_size:
+        raise ValueError(f"--width: the vocabulary has {pair.target.vocab_size} tokens")
+    nodes = most_nodes(policy.plan_, pair.target.max_context) if isinstance(policy, Fixed) else 0
+    decoder = SpeculativeDecoder(pair, policy, max_nodes=max(NODES, nodes))
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop")
     how = {name: getattr(options, name) for name in names}
     stream = TextStream(pair.decode, byte_tokens(pair.tokenizer))
@@ -227,30 +240,44 @@ def _measure(
         for each in filter(None, (decoder, plain)):
             each.generate(prompt, **short)
     before = signal.signal(signal.SIGINT, printer.interrupt)
+    base, ended = None, ""
     try:
-        made = decoder.generate(prompt, printer.watch, **how)
-    except Exception as stop:
-        printer.finish()
-        if printer.interrupted:  # a compiler makes other errors of it
-            raise KeyboardInterrupt from None
-        if not isinstance(stop, Broken):
-            raise
-        generation: Generation = stop.generation  # type: ignore[attr-defined]
-        _deliver(options, printer, generation, None)
-        return _say(f"error: {stop}", 1)
-    except KeyboardInterrupt:
-        printer.finish()
-        raise
+        try:
+            made, ended = _decoded(decoder, prompt, printer, printer.watch, how)
+        finally:
+            printer.finish()
+        if plain and not ended:
+            base, ended = _decoded(plain, prompt, printer, printer.check, how)
     finally:
         signal.signal(signal.SIGINT, before)
-    printer.finish()
-    base = plain.generate(prompt, **how) if plain else None
-    _deliver(options, printer, made, base)
+    if made:
+        base = None if ended else base  # half of one compares with nothing
+        _deliver(options, printer, made, base)
+    if ended or not made:
+        return _say(ended, 130 if printer.interrupted else 1)
     if base is None or base.tokens == made.tokens:
         return 0
     pairs = enumerate(zip(*base.tokens, *made.tokens, strict=False))
     where = next((i for i, (a, b) in pairs if a != b), len(base.tokens[0]))
     return _say(f"error: plain decoding gave other tokens, from new token {where + 1} on", 1)
+
+
+def _decoded(
+    decoder: SpeculativeDecoder, prompt: str, printer: Printer, watch: Callable[[Outcome], None],
+    how: dict[str, Any],
+) -> tuple[Generation | None, str]:  # fmt: skip
+    """What was made, and what ended it early, if anything."""
+    from spec_core.session import Broken
+
+    try:
+        return decoder.generate(prompt, watch, **how), ""
+    except BaseException as stop:
+        made = getattr(stop, "generation", None)
+        if printer.interrupted:  # a compiler makes other errors of it
+            return made, "interrupted"
+        if not isinstance(stop, Broken):
+            raise
+        return made, f"error: {stop}"
 
 
 def _deliver(

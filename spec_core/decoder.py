@@ -17,7 +17,7 @@ from spec_core.plan import Plan
 from spec_core.policy import Fixed, Policy
 from spec_core.sampling import Sampling
 from spec_core.sequence import Ending, Sequence
-from spec_core.session import Broken, Outcome, Session
+from spec_core.session import Outcome, Session
 from spec_core.verifiers.base import Verifier
 from spec_core.verifiers.coupled import Coupled
 
@@ -129,10 +129,12 @@ class SpeculativeDecoder:
 
     @torch.no_grad()
     def run(
-        self, session: Session, watch: Callable[[Outcome], None] = lambda outcome: None
-    ) -> Stats:
-        """Cycle until every sequence has ended; `watch` sees each outcome, uncounted."""
-        stats = Stats(prefill_seconds=session.prefill_seconds, phases=session.seconds)
+        self, session: Session, watch: Callable[[Outcome], None] = lambda outcome: None,
+        stats: Stats | None = None,
+    ) -> Stats:  # fmt: skip
+        """Cycle until every sequence has ended; `watch` sees each outcome, counted in `stats`."""
+        stats = stats or Stats()
+        stats.prefill_seconds, stats.phases = session.prefill_seconds, session.seconds
         while not session.done:
             start = now()
             outcome = cycle(session, self.policy)
@@ -147,12 +149,16 @@ class SpeculativeDecoder:
         watch: Callable[[Outcome], None] = lambda outcome: None,
         **options: Any,
     ) -> Generation:
-        """Generate for each prompt; options are those of `open`."""
+        """Generate for each prompt; options are those of `open`.
+
+        What ends it early, as Ctrl-C does, has what was made as its `generation`.
+        """
         session = self.open([prompts] if isinstance(prompts, str) else prompts, **options)
+        stats = Stats()
         try:
-            stats = self.run(session, watch)
-        except Broken as broken:
-            broken.generation = self._gather(session, Stats())  # type: ignore[attr-defined]
+            self.run(session, watch, stats)
+        except BaseException as stop:
+            stop.generation = self._gather(session, stats)  # type: ignore[attr-defined]
             raise
         return self._gather(session, stats)
 

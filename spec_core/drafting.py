@@ -32,7 +32,7 @@ def draft(
     is one text in the host's memory. ask: after which levels.
     """
     doubt = ALWAYS if ask is True else ask or None
-    rank.count = growth.levels[0].children
+    rank.ask(growth.levels[0].children)
     host = len(texts) == 1 and (roots is None or roots.device.type == "cpu")
     if growth.chain and host and isinstance(rank, Ranker):
         return (yield from _follow(state, texts[0], growth, rank, doubt))
@@ -42,7 +42,7 @@ def draft(
             return (yield from alone)
     roots = tensor([text[-1:] for text in texts], CPU) if roots is None else roots
     candidates = state.start(texts, rank)
-    if growth.chain and growth.thresholds is None and doubt is None:
+    if growth.chain and growth.thresholds is None and doubt is None and not state.misses:
         return _chain(state, candidates, growth, rank, roots)
     grower = Grower if growth.best is None else BestFirst
     return (yield from grower(state, growth, rank, roots).grow(candidates, doubt))
@@ -64,7 +64,7 @@ def _follow(
         tokens += found[0]
         path += found[1]
         depth, held = len(tokens) - 1, found[2]
-        if path[-1] < least:
+        if path[-1] < least or path[-1] == -math.inf:
             tokens.pop()
             path.pop()
             break
@@ -85,6 +85,8 @@ def _chain(
     for depth in range(1, len(growth.levels) + 1):
         tokens.append(found.tokens[:, 0])
         path.append(path[-1] + found.scores[:, 0])
+        rank.logs(found)  # refused where there are none to draw from
         if depth < len(growth.levels):
+            rank.ask(1)
             found = state.expand(Frontier(tokens[-1], depth, None, slot=depth, chain=True), rank)
     return Tree.line(torch.cat(tokens, 1), torch.cat(path, 1), depth, distributions(rank))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class Grower:
         self.size, self.slot = 1, 0  # candidates so far; the frontier's first draft slot
         self.stopped: Tensor | None = None
         self.numbers: list[Scores] = [[[0.0]] * self.batch]  # the pool on the host, if asked
+        self.logs: Any = None  # what the newest level was taken from
 
     def grow(self, candidates: Candidates, doubt: Doubt | None) -> Drafting:
         """Run the rounds and keep the best nodes."""
@@ -52,6 +54,7 @@ class Grower:
 
     def _record(self, found: Candidates, level: Level) -> None:
         """Put a level's candidates into the pool; those that may not be are nobody's."""
+        self.logs = self.rank.logs(found)
         scores = (found.scores + self.reached[:, :, None]).flatten(1)
         scores = scores.nan_to_num(-torch.inf, torch.inf, -torch.inf)
         if level.allowed is not None:
@@ -67,7 +70,8 @@ class Grower:
 
     def _view(self, depth: int, level: Level, asked: list[bool]) -> LevelView:
         pool, numbers = [*self.scores], [*self.numbers]
-        return LevelView(depth, pool[-1], level.width, pool, self.rank.logs, numbers, asked)
+        logs = torch.as_tensor(self.logs)
+        return LevelView(depth, pool[-1], level.width, pool, logs, numbers, asked)
 
     def _settle(self, depth: int, level: Level, doubt: Doubt) -> Generator[LevelView, Stops, bool]:
         """Find who stops, asking where somebody is in doubt; whether nobody drafts on."""
@@ -91,7 +95,8 @@ class Grower:
 
     def _nothing_left(self) -> bool:
         """Whether no candidate passed, where a host read is free."""
-        if self.growth.thresholds is None or self.device.type != "cpu":
+        passing = self.growth.thresholds is None and not self.state.misses
+        if passing or self.device.type != "cpu":
             return False
         return not bool(self.scores[-1].isfinite().any())
 
@@ -111,7 +116,7 @@ class Grower:
         self.rows = _with_selves(rows, width)
         self.slot += level.width
         self.expanded.append(index + (self.size - newest.shape[1]))
-        self.rank.count = following.children
+        self.rank.ask(following.children)
         return self.state.expand(Frontier(tokens, depth, self.rows, self.slot), self.rank)
 
     def _tree(self) -> Tree:
@@ -176,7 +181,7 @@ class BestFirst(Grower):
         self.slot += level.width
         self.expanded.append(index.masked_fill(~served, 0))  # padding must not close a node
         tokens = torch.cat(self.tokens, 1).gather(1, index)
-        self.rank.count = following.children
+        self.rank.ask(following.children)
         return self.state.expand(Frontier(tokens, depths, self.rows, self.slot), self.rank)
 
 

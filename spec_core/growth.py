@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate, zip_longest
 
 import numpy as np
 import torch
@@ -106,6 +107,13 @@ def _widths(plan: Plan) -> list[int]:
         left = 0 if plan.frontier == "level" else pool - widths[-1]
         pool = left + widths[-1] * children
     return widths
+
+
+@lru_cache(maxsize=256)
+def rounds(plans: tuple[Plan, ...], room: int) -> int:
+    """How many of the first rounds expand no more than `room` nodes of a sequence."""
+    widths = zip_longest(*map(_widths, plans), fillvalue=0)
+    return sum(expanded <= room for expanded in accumulate(map(max, widths)))
 
 
 def _template_level(template: Template, depth: int, children: int) -> tuple[list[int], list[int]]:

@@ -23,7 +23,7 @@ class LevelView:
     scores: Tensor  # [B, candidates of this level] log path probabilities; -inf: none
     width: int
     pool: list[Tensor]  # scores of all levels so far, the root first
-    logs: Tensor  # [B, width, V] log probabilities that this level's candidates were taken from
+    logs: Tensor  # [B, width, any] log probabilities that its candidates were taken from
     numbers: list[Scores] = field(default_factory=list)  # the pool, on the host
     asked: list[bool] = field(default_factory=list)  # [B] whose answers count
 

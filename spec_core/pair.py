@@ -14,6 +14,7 @@ from spec_core.drafters.lm import ModelDrafter
 from spec_core.graphs import Graphs, static
 from spec_core.models.base import Model, ModelError, first_line
 from spec_core.models.load import Backend, load_model
+from spec_core.models.weights import folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -70,13 +71,14 @@ def load_pair(
     kind = DTYPES[dtype] if dtype else torch.float32 if where.type == "cpu" else torch.bfloat16
     if graphs == "static" and backend == "auto":
         backend = "fast"  # whose buffers they are
-    model = static(load_model(target, kind, where, backend, trust_remote_code), graphs)
+    path = folder(target, trust_remote_code)
+    model = static(load_model(path, kind, where, backend, trust_remote_code), graphs)
     drafter = None
     if draft is not None:
         small = load_model(draft, kind, where, backend, trust_remote_code)
         drafter = ModelDrafter(static(small, graphs), chosen_recall(recall, where))
-    tokenizer = _tokenizer(target, trust_remote_code)
-    return Pair(model, drafter, tokenizer, _eos(model, tokenizer), Path(str(target)).name)
+    tokenizer = _tokenizer(path, trust_remote_code)
+    return Pair(model, drafter, tokenizer, _eos(path), Path(str(target)).name)
 
 
 def chosen_recall(asked: bool | None, device: torch.device) -> bool:
@@ -98,27 +100,24 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
+def _tokenizer(path: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
-    from spec_core.models.weights import folder
-
     try:
-        found = AutoTokenizer.from_pretrained(folder(source), trust_remote_code=trust_remote_code)
+        found = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         found.clean_up_tokenization_spaces = False  # it rewrites text that is already streamed
         return found
     except Exception as error:
-        raise ModelError(f"{source}: no tokenizer could be loaded: {first_line(error)}") from None
+        raise ModelError(f"{path}: no tokenizer could be loaded: {first_line(error)}") from None
 
 
-def _eos(model: Model, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends a text, from the model's configs and the tokenizer."""
-    found: set[int] = set()
-    for holder in (
-        getattr(model, "generation_config", None),
-        getattr(model, "config", None),
-        tokenizer,
-    ):
-        ids = getattr(holder, "eos_token_id", None)
-        found |= {ids} if isinstance(ids, int) else set(ids or ())
-    return frozenset(found)
+def _eos(path: Path) -> frozenset[int]:
+    """The ids that end a text of `generate` of transformers, found as it finds them."""
+    from transformers import GenerationConfig
+
+    try:
+        config = GenerationConfig.from_pretrained(path)
+    except OSError:  # there is no generation_config.json
+        config = GenerationConfig.from_pretrained(path, "config.json", _from_model_config=True)
+    ids = config.eos_token_id
+    return frozenset([ids] if isinstance(ids, int) else ids or ())

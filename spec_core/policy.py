@@ -94,13 +94,16 @@ def load_policy(folder: str | Path) -> Policy:
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: not readable as a policy ({error})") from None
+    if isinstance(content, dict) and content.get("kind") == "rule" and "rule" not in KINDS:
+        raise ValueError(
+            f"{file}: a published rule; decode with it from Python: `import policies`, then "
+            f"SpeculativeDecoder(pair, load_policy({str(folder)!r}))"
+        )
     try:
         if not isinstance(content, dict):
             raise ValueError("it is not an object")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-        if content["kind"] == "rule" and "rule" not in KINDS:
-            raise ValueError("it is a published rule: import `policies` first, or name it there")
         return KINDS[content["kind"]](content, Path(folder))
     except (KeyError, TypeError, AssertionError, ValueError, OSError) as error:
         raise ValueError(f"{file}: not a valid policy ({_said(error)}); export it again") from None

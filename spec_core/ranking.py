@@ -11,6 +11,7 @@ from spec_core.drafters.base import Candidates
 from spec_core.noise import DRAFT, gumbel
 from spec_core.rows import rows
 
+LEAST = -1e4  # a log that stands for no chance
 DRAWS = 4096  # more draft slots than any cycle has: keeps the noise of two cycles apart
 
 
@@ -27,10 +28,13 @@ class Ranker:
         """[B, depths, V] what is added to the logits."""
         return None if self.sound is None else torch.as_tensor(self.sound)
 
-    @property
-    def logs(self) -> Tensor:
-        """[B, W, V] what the last candidates were taken from."""
-        return torch.as_tensor(self.found)
+    def ask(self, count: int) -> None:
+        """So many candidates are wanted next behind each node."""
+        self.count, self.found = count, None
+
+    def logs(self, found: Candidates) -> Any:
+        """[B, W, any] what candidates were taken from: their own scores, where that has no logs."""
+        return found.scores.clamp(min=LEAST) if self.found is None else self.found
 
     def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
         noise = None if self.sound is None else self._rows(depths).expand(logits.shape)
@@ -53,11 +57,23 @@ class Drawer:
     def __init__(self, temperature: float, seeds: Tensor, lengths: Tensor) -> None:
         self.temperature, self.seeds, self.lengths = temperature, seeds, lengths  # [B, 1] each
         self.count = 1
-        self.logs = torch.empty(0)  # [B, W, V] what the last candidates were taken from
+        self.found: Tensor | None = None  # [B, W, V] what the last candidates were taken from
         self.distributions: list[Tensor] = []
 
+    def ask(self, count: int) -> None:
+        """So many candidates are wanted next behind each node."""
+        self.count, self.found = count, None
+
+    def logs(self, found: Candidates) -> Tensor:
+        """[B, W, V] what candidates were drawn from."""
+        if self.found is None:
+            raise ValueError(
+                "this draft source has no logits, from which rejection draws; verify coupled"
+            )
+        return self.found
+
     def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
-        self.logs = scores = (logits.float() / self.temperature).log_softmax(-1)  # [B, W, V]
+        self.found = scores = (logits.float() / self.temperature).log_softmax(-1)  # [B, W, V]
         drawn = sum(d.shape[1] for d in self.distributions)
         self.distributions.append(scores.exp())
         slots = torch.arange(drawn, drawn + scores.shape[1], device=scores.device)

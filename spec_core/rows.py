@@ -123,10 +123,11 @@ class Machine(Torch):
         """The same, also of arrays."""
         tokens, parents, slots = tree.arrays
         parents = self.walks.CHAIN if parents is None else parents
+        top_k = min(sampling.top_k, logits.shape[-1])  # a machine word, whatever was asked for
         found = self.walks.walk(
             _array(logits), _array(tokens), _array(parents), _array(slots),
             self.code.SILENCE if noise is None else _array(noise),
-            (float(sampling.temperature), sampling.top_k, float(sampling.top_p)),
+            (float(sampling.temperature), top_k, float(sampling.top_p)),
         ).tolist()  # fmt: skip
         return [_read(row, tree.nodes) for row in found]
 

@@ -12,7 +12,7 @@ from spec_core.doubt import Doubt
 from spec_core.drafters.base import DraftState
 from spec_core.drafters.lm import prefill, straight
 from spec_core.drafting import Drafting, draft
-from spec_core.growth import grow
+from spec_core.growth import grow, rounds
 from spec_core.models.base import View
 from spec_core.plan import Plan
 from spec_core.sampling import Sampling
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 
 DRAFT_ROOM = 512  # nodes that one cycle may expand
+
+
+def most_nodes(plan: Plan, context: int) -> int:
+    """A bound on the nodes that a plan can grow in this context."""
+    expanded = min(1 + plan.width * (min(plan.depth, context) - 1), DRAFT_ROOM)
+    return min(plan.budget, 1 + (plan.children or plan.width) * expanded)
 
 
 @dataclass(slots=True)
@@ -122,10 +128,15 @@ class Session:
         """Plans shrunk to what each sequence can still use; the text does not depend on it."""
         assert len(plans) == len(self.rows), f"{len(plans)} plans for {len(self.rows)} sequences"
         reach = self.pair.drafter.max_context if self.pair.drafter is not None else 0
-        return tuple(
-            plan.within(min(s.remaining - 1, reach - len(s.tokens)), self.max_nodes)
+        fitted = tuple(
+            plan.within(min(s.remaining - 1, reach - len(s.tokens), DRAFT_ROOM), self.max_nodes)
             for plan, s in zip(plans, self.active, strict=True)
         )
+        width = max(plan.budget if plan.template else plan.width for plan in fitted)
+        if width * max(plan.depth for plan in fitted) <= DRAFT_ROOM:  # an upper bound
+            return fitted
+        depth = rounds(fitted, DRAFT_ROOM)
+        return tuple(plan.within(depth, plan.budget) for plan in fitted)
 
     def draft(self, plans: list[Plan], ask: bool | Doubt = False) -> Drafting:
         """Grow one tree per sequence; `ask`: with questions, after all levels or those in doubt."""
@@ -145,10 +156,6 @@ class Session:
             return Line(active[0].tokens[-1:], [0.0], 0) if roots is None else Tree.roots(roots)
         assert self.drafting is not None
         growth = grow(self.plans, self.verifier.sampled and not self.greedy, self.target.device)
-        if growth.expanded > DRAFT_ROOM:
-            raise ValueError(
-                f"the plan expands {growth.expanded} nodes, {DRAFT_ROOM} are the most per cycle"
-            )
         if growth.children > self.target.vocab_size:
             raise ValueError("the plan asks for more children than the vocabulary has tokens")
         rank = self.verifier.ranker(self.chance, depth)

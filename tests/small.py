@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 import torch
 import transformers
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from spec_core import Pair, Plan, Template
 from spec_core.drafters.base import Candidates, DraftState, Frontier, Rank
@@ -20,6 +22,7 @@ from spec_core.models.load import load_model
 from spec_core.policy import Silent
 
 VOCAB = 61
+BYTES = 258  # bytes, the end, one to spare
 CPU = torch.device("cpu")
 SIZES = {
     "vocab_size": VOCAB,
@@ -69,6 +72,23 @@ def load(module, backend: str = "auto", dtype: torch.dtype = torch.float32, **sa
     with TemporaryDirectory() as folder:
         module.save_pretrained(folder, **saving)
         return load_model(Path(folder), dtype, CPU, backend)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: index for index, letter in enumerate([*alphabet, "<end>"])}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
+
+
+def save(module, folder: Path) -> Path:
+    """A checkpoint folder with the tokenizer."""
+    module.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
 
 
 @cache
@@ -164,6 +184,8 @@ class Hashed:
 
 class HashedState(DraftState):
     """The texts behind every draft slot of this cycle."""
+
+    misses = False
 
     def __init__(self, drafter: Hashed) -> None:
         self.drafter, self.asked, self.committed = drafter, [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,6 +155,21 @@ def test_what_is_as_likely_as_it_must_be_may_be():
     (tree, views), general = both(states, TEXT[:20], plan, None, 0.0)
     same((tree, views), general)
     assert tree.scores.tolist() == [[0.0] * 4]
+
+
+@pytest.mark.parametrize("frontier", ["level", "best"])
+@pytest.mark.parametrize("budget", [2, 3])
+@torch.no_grad()
+def test_of_a_path_that_is_sure_the_parent_is_kept(budget, frontier):
+    """All of it is as likely as the root: the budget ends within a tie."""
+    model, plan = model_of("sure"), Plan(3, 2, budget=budget, frontier=frontier)
+    states = [state(model, 1, 90) for state in (ChainDraftState, ModelDraftState)]
+    (tree, views), general = both(states, TEXT[:20], plan, None, 0.0)
+    for made in (tree, general[0]):
+        assert made.scores.tolist() == [[0.0] * budget]
+        assert made.parents.tolist() == [[0, 0, 1][:budget]]
+        assert made.depths.tolist() == [[0, 1, 2][:budget]]
+    same((tree, views), general)
 
 
 @torch.no_grad()

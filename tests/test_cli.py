@@ -1,58 +1,32 @@
-"""The command line as a user meets it: real processes, bad input, interruption, JSON."""
+"""The command line as a user meets it: real processes, bad input, large numbers, JSON."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
-from small import blur, build
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from shell import ALONE, ROOT, SIZES, endless, pair, run
+from small import blur, build, save, tokenizer
 
-import spec_core
+from policies.rules import make_rule
 from spec_core import Fixed, Plan, decoder, embedded
-from spec_core.cli import Printer, main
+from spec_core.cli import main
+from spec_core.policy import KINDS
 
-ROOT = Path(spec_core.__file__).parents[1]
 WEIGHTS = (embedded.target_path(), embedded.draft_path())
 EMBEDDED = all((path / "model.safetensors").is_file() for path in WEIGHTS)
-ALONE = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-VOCABULARY = 258  # bytes, the end, one to spare
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate([*alphabet, "<end>"])}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
-
-
-def save(module, folder: Path) -> Path:
-    """A checkpoint folder with the tokenizer."""
-    module.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
     """A pair that never ends by itself, and everything that is wrong with models."""
     place = tmp_path_factory.mktemp("models")
-    sizes = {"vocab_size": VOCABULARY, "eos_token_id": None, "bos_token_id": None}
-    target = build(**sizes, max_position_embeddings=60_000)
-    save(blur(target, 0.1), place / "draft")
-    folder = save(target, place / "target")
-    save(build(**{**sizes, "vocab_size": 300}), place / "other")
+    target, folder = endless(place), place / "target"
+    save(build(**{**SIZES, "vocab_size": 300}), place / "other")
     for name in ("missing", "truncated", "pickled", "unknown", "nan"):
         (place / name).mkdir()
         for file in folder.iterdir():
@@ -78,23 +52,6 @@ def break_at(module, position: int):
     return copy
 
 
-def command(*arguments: str | Path) -> list[str]:
-    """What the user types."""
-    return [sys.executable, "-m", "spec_core", *map(str, arguments)]
-
-
-def run(*arguments: str | Path, **options) -> subprocess.CompletedProcess:
-    """A finished process."""
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, env=ALONE, capture_output=True, timeout=120, **options
-    )
-
-
-def pair(folders: Path) -> list[str]:
-    """The options of the healthy pair."""
-    return ["--target", str(folders / "target"), "--draft", str(folders / "draft")]
-
-
 def bad(folders: Path) -> dict[str, tuple[list[str], str]]:
     """Arguments and a word of the line they cause."""
     good, file = pair(folders), folders / "target" / "config.json"
@@ -116,6 +73,7 @@ def bad(folders: Path) -> dict[str, tuple[list[str], str]]:
         "dtype": (["Hi", *good, "--dtype", "float7"], "float7"),
         "new tokens": (["Hi", *good, "--max-new-tokens", "0"], "max-new-tokens"),
         "plan": (["Hi", *good, "--width", "0"], "width"),
+        "wide": (["Hi", *good, f"--width={10**30}"], "width"),
         "both": (["Hi", *good, "--width", "2", "--policy", str(folders)], "exclude"),
         "stop": (["Hi", *good, "--stop", ""], "stop"),
         "no prompt": ([], "prompt"),
@@ -217,49 +175,6 @@ def test_another_text_than_plain_decoding_is_an_error(folders, capsys, monkeypat
     assert "token 4" in capsys.readouterr().err
 
 
-def test_interrupted_while_loading(monkeypatch, capsys):
-    def load_pair(**_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("spec_core.pair.load_pair", load_pair)
-    assert main(["Hello"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-
-
-def test_interrupted_while_streaming(folders):
-    options = ["--max-new-tokens", "50000", "--no-baseline"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    words = command("Hello", *pair(folders), *options)
-    process = subprocess.Popen(words, cwd=ROOT, env=ALONE, **pipes)
-    first = process.stdout.read(1)  # waits for the first character
-    process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == b"interrupted\n"
-    assert first and rest.endswith(b"\n")
-
-
-def test_an_interrupt_that_a_library_makes_another_error_of_is_one(folders, monkeypatch, capsys):
-    """As a compiler does that is interrupted at work; what was printed stays."""
-    step, limit = decoder.cycle, ["--max-new-tokens", "50"]
-    plain = ["Hello", *pair(folders), *limit, "--no-baseline"]
-    assert main(plain) == 0
-    text = capsys.readouterr().out.splitlines()[0]
-
-    def compiling(session, policy):
-        if session.cycles == 3 and session.sequences[0].limit > 50:  # behind the warm-up
-            with suppress(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-            raise RuntimeError("the compiler failed")
-        return step(session, policy)
-
-    monkeypatch.setattr(decoder, "cycle", compiling)
-    assert main(plain) == 130
-    out, err = capsys.readouterr()
-    assert err == "interrupted\n"
-    assert out.endswith("\n") and text.startswith(out[:-1]) and len(out) > 2
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not EMBEDDED, reason="the embedded pair is not built")
 def test_embedded_pair_in_little_memory():
@@ -276,12 +191,36 @@ def test_embedded_pair_in_little_memory():
     assert int(done.stderr) <= 800 * 1024
 
 
-def test_an_interrupt_that_a_library_swallows_ends_the_next_cycle():
-    printer = Printer(stream=None, quiet=True)
-    with suppress(KeyboardInterrupt):  # as such a library would
-        printer.interrupt()
-    with pytest.raises(KeyboardInterrupt):
-        printer.watch(None)
+LARGE = ["--budget=1000000000000000", "--depth=90", f"--top-k={10**20}", "--temperature=1"]
+
+
+@pytest.mark.parametrize("options", [LARGE[:1], LARGE[:2], LARGE[2:]])
+def test_large_numbers_are_as_large_as_it_gets(folders, options, capsys, monkeypatch):
+    monkeypatch.setattr("spec_core.session.DRAFT_ROOM", 50)
+    assert main(["Hello", *pair(folders), "--json", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["identical"]
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError])
+def test_no_memory_is_one_line(error, monkeypatch, capsys):
+    def load_pair(**_):
+        raise error("DefaultCPUAllocator: can't allocate memory:\nyou tried")
+
+    monkeypatch.setattr("spec_core.pair.load_pair", load_pair)
+    assert main(["Hello"]) == 1
+    assert "can't allocate memory: you tried\n" in capsys.readouterr().err
+
+
+def test_an_exported_rule_says_how_it_is_used(folders, tmp_path, capsys, monkeypatch):
+    make_rule("confidence").save(tmp_path)
+    words = ["Hi", *pair(folders), "--policy", str(tmp_path)]
+    assert main(words) == 0  # for `policies` is imported here
+    capsys.readouterr()
+    monkeypatch.delitem(KINDS, "rule")
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "import policies" in err and "export it again" not in err
 
 
 def test_recall_changes_the_draft_and_not_the_text(folders, capsys):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spec_core import embedded
-from spec_core.embedded import corpus, data, distil, evaluate, generators, train
+from spec_core.embedded import build, card, corpus, data, distil, evaluate, generators, train
 
 FOLDERS = {"target": embedded.target_path(), "draft": embedded.draft_path()}
 
@@ -102,9 +102,17 @@ def test_shapes_and_weights_are_those_promised(pair):
     target, draft = pair["target"].config, pair["draft"].config
     assert (target.num_hidden_layers, draft.num_hidden_layers) == (24, 2)
     assert target.vocab_size == draft.vocab_size == 2048
+    assert target.head_dim == draft.head_dim == 64 and target.hidden_size in (256, 1024)
     assert target.max_position_embeddings == draft.max_position_embeddings == 1024
     for model in pair.values():
         assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_the_card_is_what_its_writer_writes():
+    text = (FOLDERS["target"].parent / "MODEL_CARD.md").read_text()
+    facts = json.loads((FOLDERS["target"].parent / "training.json").read_text())
+    assert text.startswith(card.HEAD)
+    assert all(f"\n- {name}: {value}\n" in text for name, value in facts.items())
 
 
 def test_files_are_small_and_hold_no_pickle():
@@ -208,6 +216,13 @@ sizes = build.Sizes(vocabulary=320, hidden=64, target_inner=64, draft_inner=64,
                     label_tokens=1024, save_every=0.5)
 build.build(Path(sys.argv[1]), Path(sys.argv[2]), 0.15, resume=True, sizes=sizes)
 """
+
+
+def test_a_build_that_cannot_write_says_so_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sys, "argv", ["build", "--out", str(tmp_path / "file" / "out")])
+    with pytest.raises(SystemExit, match=r"^error: cannot write to --out: .*file/out'$"):
+        build.main()
 
 
 @pytest.mark.slow

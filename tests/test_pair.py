@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import CPU, build, drafter, target
+from small import BYTES, CPU, build, drafter, save, target
+from transformers import AutoModelForCausalLM
 
-from spec_core import Pair, embedded, load_pair
+from spec_core import Pair, SpeculativeDecoder, embedded, load_pair
 from spec_core.models.base import ModelError
 from spec_core.models.load import load_model
 from spec_core.pair import chosen_recall
@@ -146,3 +147,88 @@ def test_a_pair_on_the_cpu_recalls_unless_it_is_told_not_to(asked, recalls):
     assert pair.recalls == recalls == pair.drafter.recall
     assert not load_pair(embedded.target_path()).recalls
     assert chosen_recall(asked, torch.device("cuda")) == bool(asked)
+
+
+def greedy(folder: Path) -> list[int]:
+    """What `generate` of transformers says to "Hello"; it decides itself where the text ends."""
+    module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokens = torch.tensor([load_pair(folder).encode("Hello")])
+    options = {"max_new_tokens": 40, "do_sample": False, "pad_token_id": 0}
+    return module.generate(tokens, **options)[0, tokens.shape[1] :].tolist()
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory) -> Path:
+    """A folder whose texts never end, though its tokenizer has an end."""
+    sizes = {"vocab_size": BYTES, "eos_token_id": None, "bos_token_id": None}
+    return save(build(**sizes), tmp_path_factory.mktemp("models") / "endless")
+
+
+@pytest.mark.parametrize("said", ["generation list", "generation", "config list", "neither"])
+@pytest.mark.parametrize("backend", ["compiled", "fast", "hf"])
+def test_a_text_ends_where_generate_ends_it(endless, tmp_path, backend, said):
+    folder, whole = tmp_path / "model", greedy(endless)
+    shutil.copytree(endless, folder)
+    ends, file = [whole[25], whole[9]], folder / "generation_config.json"
+    if said == "config list":
+        file.unlink()
+        configure(folder, eos_token_id=ends)
+    elif said != "neither":
+        configure(folder, eos_token_id=whole[0])  # which then does not count
+        ids = ends if said == "generation list" else ends[1]
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": ids}))
+    right = greedy(folder)
+    assert (len(right) == 40) == (said == "neither")
+    made = SpeculativeDecoder(load_pair(folder, folder, backend=backend)).generate(
+        "Hello", max_new_tokens=40
+    )
+    assert made.tokens == [right]
+
+
+def test_the_end_of_the_tokenizer_alone_ends_nothing(endless):
+    pair = load_pair(endless)
+    assert pair.tokenizer.eos_token_id is not None and pair.eos == frozenset()
+
+
+OWN = """
+from transformers import LlamaConfig, LlamaForCausalLM
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture
+def hub(endless, tmp_path, monkeypatch) -> Path:
+    """A hub of two: `some/model`, and `some/own`, which brings its code."""
+    for name in ("model", "own"):
+        shutil.copytree(endless, tmp_path / "some" / name)
+    (tmp_path / "some" / "own" / "own.py").write_text(OWN)
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    configure(tmp_path / "some" / "own", model_type="own", auto_map=classes)
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        (tmp_path / "cache").mkdir()
+        for pattern in allow_patterns:
+            for file in (tmp_path / name).glob(pattern):
+                shutil.copy(file, tmp_path / "cache")
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "run"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "trusted"), [("some/model", False), ("some/own", True)])
+def test_a_hub_id_is_downloaded(hub, endless, name, trusted):
+    pair = load_pair(name, name, trust_remote_code=trusted)
+    assert pair.name == name.split("/")[1]
+    made = SpeculativeDecoder(pair).generate("Hello", max_new_tokens=40)
+    assert made.tokens == [greedy(endless)]
+
+
+def test_code_is_fetched_only_where_it_is_trusted(hub):
+    refusal("some/own")
+    assert not list((hub / "cache").glob("*.py"))

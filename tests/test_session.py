@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import accumulate
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import VOCAB, Counting, Hashed, Mixed, drafter, pair_of, plans, target
+from small import CPU, VOCAB, Counting, Hashed, Mixed, drafter, pair_of, plans, target
 
 from spec_core import AUTOREGRESSIVE, Fixed, Pair, Plan, SpeculativeDecoder, Template, cycle
 from spec_core.drafters.lm import ModelDrafter, prefill
+from spec_core.growth import grow
 from spec_core.sequence import Ending
-from spec_core.session import DRAFT_ROOM, Broken
+from spec_core.session import Broken, most_nodes
 from spec_core.verifiers.coupled import Coupled
 from spec_core.verifiers.rejection import Rejection
 
@@ -191,11 +193,32 @@ def test_plans_shrink_to_the_drafts_context():
     assert session.fit([Plan(12)] * 3) == tuple([Plan(0)] * 3)
 
 
-def test_a_plan_that_expands_too_much_is_refused():
-    _, session = opened(pair_of("near"), max_new_tokens=60)
-    plan = Plan(30, width=DRAFT_ROOM // 20)
-    with pytest.raises(ValueError, match=f"{DRAFT_ROOM} are the most"):
-        cycle(session, Fixed(plan))
+@pytest.mark.parametrize("room", [1, 30, 31, 60, 61])
+def test_plans_shrink_to_what_a_cycle_may_expand(room, monkeypatch):
+    monkeypatch.setattr("spec_core.session.DRAFT_ROOM", room)
+    wide, deep = Plan(9, width=4), Plan(40, frontier="best")
+    shape = Plan.of(Template((0, 0, 1, 2, 3, 4), (0, 1, 0, 0, 0, 0)))
+    for plans_ in ([wide] * 3, [deep] * 3, [wide, deep, shape]):
+        _, session = opened(pair_of("near"), max_new_tokens=60)
+        fitted = session.fit(plans_)
+        whole = grow(tuple(plan.within(40, 64) for plan in plans_), False, CPU)
+        widths = [level.width for level in whole.levels]
+        depth = sum(total <= room for total in accumulate(widths))
+        assert [plan.depth for plan in fitted] == [min(p.depth, depth) for p in plans_]
+        assert grow(fitted, False, CPU).expanded <= room
+
+
+def test_a_plan_can_grow_so_many_nodes():
+    huge = 10**9
+    assert most_nodes(Plan(6, budget=huge), 1024) == 7
+    assert most_nodes(Plan(6, width=8, budget=huge), 1024) == 1 + 8 * 41
+    assert most_nodes(Plan(6, width=8, budget=100), 1024) == 100
+    assert most_nodes(Plan(huge, budget=huge), 300) == 301
+
+
+def test_a_plan_that_expands_too_much_gives_the_plain_text():
+    decoder = SpeculativeDecoder(pair_of("near"), Fixed(Plan(14, width=60)), max_nodes=2000)
+    assert decoder.generate(PROMPTS, max_new_tokens=16, seed=3).tokens == plain(0.0)
 
 
 @settings(max_examples=15)

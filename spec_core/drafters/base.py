@@ -1,12 +1,12 @@
 """What drafting asks of a token source: proposals after the text, and after drafted nodes.
 
 A source may be a language model, a table of successors, a datastore or a mix; nothing here assumes
-a network. A source that has logits ranks them with `rank`; one that has none builds Candidates.
+a network. A source that has logits ranks them with `rank`; one that has none builds Candidates,
+`rank.count` for each node: that serves the coupled verifier, rejection draws from logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,13 +39,20 @@ class Frontier:
     chain: bool = False
 
 
-Rank = Callable[[Tensor, Tensor | int], Candidates]  # (logits [B, W, V], depths) -> Candidates
+class Rank(Protocol):
+    """Orders logits."""
+
+    count: int  # C: candidates wanted behind each node
+
+    def __call__(self, logits: Tensor, depths: Tensor | int) -> Candidates:
+        """The candidates that logits [B, W, V] of nodes at these depths give."""
 
 
 class DraftState(Protocol):
     """A token source at work on a batch of sequences; to inherit from it gives `follow`."""
 
     judges: bool = False  # whether `follow` asks a halt's judge
+    misses: bool = True  # whether it may propose NOTHING, which ends a chain
 
     def start(self, texts: list[list[int]], rank: Rank) -> Candidates:
         """Catch up with the committed texts and propose what follows them, [B, 1, C]."""
@@ -63,11 +70,13 @@ class DraftState(Protocol):
         A source may go on by itself, up to so many levels, or to a halt. One that does not ask the
         judge has `judges` false.
         """
+        rank.ask(1)
         if not path:
             found = self.start([text], rank)
         else:
             node, depth = torch.tensor([path[-1:]]), len(path)
             found = self.expand(Frontier(node, depth, None, slot=depth, chain=True), rank)
+        rank.found = rank.logs(found)
         return [int(found.tokens)], [(found.scores + score).item()], len(path) + 1
 
     def spared(self, text: list[int], path: list[int]) -> list[bool]:

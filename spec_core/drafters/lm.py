@@ -78,6 +78,8 @@ class ModelDrafter:
 class ModelDraftState(DraftState):
     """The draft model's KV of a batch; `known[b]` leading tokens of text b are in it."""
 
+    misses = False
+
     def __init__(
         self, model: Model, batch: int, slots: int, memory: Forgetful = NOTHING_RECALLED
     ) -> None:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,10 +212,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.evaluate_only:
         evaluate(options.out, options.device, options.seed)
-    else:
-        build(
-            options.out, options.work, options.minutes, options.device, options.seed, options.resume
-        )
+        return
+    try:  # before hours are spent
+        options.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.out).close()
+    except OSError as error:
+        sys.exit(f"error: cannot write to --out: {error}")
+    build(options.out, options.work, options.minutes, options.device, options.seed, options.resume)
 
 
 if __name__ == "__main__":

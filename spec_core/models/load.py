@@ -50,7 +50,7 @@ def load_model(
     """Load a causal language model that can score trees."""
     from spec_core.models.fast import FAMILIES, FastModel
 
-    path = folder(source)
+    path = folder(source, trust_remote_code)
     config = read_config(path, trust_remote_code)
     if backend == "compiled" or (backend == "auto" and one_core(path, config, dtype, device)):
         return _compiled(path, config, dtype, device)

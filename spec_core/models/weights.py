@@ -15,8 +15,11 @@ from spec_core.models.base import ModelError, first_line
 PICKLED = ("pytorch_model.bin", "model.pt", "model.pth", "consolidated.00.pth")
 
 
-def folder(source: str | Path) -> Path:
-    """The local folder of a checkpoint: `source` itself, or a download of that hub id."""
+def folder(source: str | Path, code: bool = False) -> Path:
+    """The local folder of a checkpoint: `source` itself, or a download of that hub id.
+
+    code: whether its Python files are downloaded as well.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return path
@@ -24,8 +27,8 @@ def folder(source: str | Path) -> Path:
         raise ModelError(f"{source}: not a folder that holds a model")
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", *["*.py"] * code]
     try:
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except Exception as error:
         reason = first_line(error)
