@@ -63,7 +63,7 @@ class Chosen(Silent):
             "projections": self.extractor.projections, **self.fields(),
             "chooser": {"kind": self.chooser.kind, **self.chooser.settings()},
         }  # fmt: skip
-        content["sha256"] = _seal(content, weights)
+        content["sha256"] = seal(content, weights)
         (path / "policy.safetensors").write_bytes(weights)
         (path / "policy.json").write_text(json.dumps(content, indent=1) + "\n")
 
@@ -206,7 +206,7 @@ def tree_vector(known: Array, tree: Tree) -> Array:
 HEADS = {head.head: head for head in (MenuPolicy, StopPolicy, TrimPolicy)}
 
 
-def _seal(content: dict, weights: bytes) -> str:
+def seal(content: dict, weights: bytes) -> str:
     """A hash of all that was exported."""
     text = json.dumps(content, sort_keys=True).encode()
     return hashlib.sha256(text + weights).hexdigest()
@@ -221,7 +221,7 @@ def read_learned(content: dict, folder: Path) -> Chosen:
             f"its features are version {content['features']}, here {feature.VERSION}; train anew"
         )
     weights = (folder / "policy.safetensors").read_bytes()
-    if _seal({k: v for k, v in content.items() if k != "sha256"}, weights) != content["sha256"]:
+    if seal({k: v for k, v in content.items() if k != "sha256"}, weights) != content["sha256"]:
         raise ValueError("it and policy.safetensors are not what was exported together")
     settings = dict(content["chooser"])
     kind = KINDS[settings.pop("kind")]

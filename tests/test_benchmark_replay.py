@@ -56,5 +56,5 @@ def test_the_table_of_miniature_results(monkeypatch, tmp_path, pair, trace):
     }  # fmt: skip
     common.save("replay", content)
     lines = tables.replay().splitlines()
-    assert "| bytes per position | 12 | 4096 |" in lines and len(lines) == 10
+    assert "| bytes per position | 12 | 4096 |" in lines and len(lines) == 11
     assert any("(2)" in line and "(8)" in line and "300,000" in line for line in lines)

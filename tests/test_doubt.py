@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from forging import forged
 from hypothesis import given
 from hypothesis import strategies as st
 from live import several, single
@@ -118,15 +119,12 @@ def test_an_exported_band_is_read_back(tmp_path):
     again = load_policy(tmp_path)
     assert again.doubt == again.levels == Doubt(0.05, 0.4)
     assert decoded(again, 3) == decoded(policy, 3)
-    file = tmp_path / "policy.json"
-    content = json.loads(file.read_text())
-    assert content["doubt"] == [0.05, 0.4]
+    assert json.loads((tmp_path / "policy.json").read_text())["doubt"] == [0.05, 0.4]
     for band in ([0.4, 0.05], [0.1], [0.1, 2], None, ["a", "b"]):
-        file.write_text(json.dumps({**content, "doubt": band}))
+        forged(tmp_path, lambda content, band=band: content.update(doubt=band))
         with pytest.raises(ValueError, match=r"not a valid policy.*doubt is"):
             load_policy(tmp_path)
-    del content["doubt"]
-    file.write_text(json.dumps(content))
+    forged(tmp_path, lambda content: content.pop("doubt"))
     assert load_policy(tmp_path).doubt == ALWAYS
 
 

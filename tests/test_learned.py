@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forging import forged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import pair_of, plans
@@ -117,35 +117,43 @@ print(type(load_policy({str(tmp_path)!r})).__name__)
     assert run.stdout.strip() == "MenuPolicy", run.stderr
 
 
-def tampered(folder: Path, change) -> None:
-    file = folder / "policy.json"
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
-
-
 CHANGES = {
     "version": lambda c: c.update(features=0),
     "menu": lambda c: c["menu"].pop(),
     "no ar": lambda c: c["menu"].pop(0),
     "twice": lambda c: c["menu"].append(c["menu"][0]),
     "kind": lambda c: c.update(kind="stop"),
-    "swapped": lambda c: c["menu"].reverse(),
-    "deeper": lambda c: c["menu"][-1].update(depth=c["menu"][-1]["depth"] + 1),
-    "together": lambda c: c.update(together=True),
-    "hash": lambda c: c.update(sha256="0"),
     "chooser": lambda c: c["chooser"].update(kind="pickle"),
     "activation": lambda c: c["chooser"].update(activation="softmax"),
     "projections": lambda c: c.update(projections=3),
 }
 
 
+HARMLESS = {  # to read, so that only the seal can tell
+    "swapped": lambda c: c["menu"].reverse(),
+    "deeper": lambda c: c["menu"][-1].update(depth=c["menu"][-1]["depth"] + 1),
+    "together": lambda c: c.update(together=True),
+    "hash": lambda c: c.update(sha256="0"),
+    "more": lambda c: c.update(hue=1),
+}
+
+
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_tampered_policy_is_refused(tmp_path, change):
+def test_an_impossible_policy_is_refused(tmp_path, change):
     policies()["network"].save(tmp_path)
     load_policy(tmp_path)
-    tampered(tmp_path, CHANGES[change])
+    forged(tmp_path, CHANGES[change])
     with pytest.raises(ValueError, match="not a valid policy"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("change", HARMLESS)
+def test_a_tampered_policy_is_refused(tmp_path, change):
+    policies()["network"].save(tmp_path)
+    forged(tmp_path, lambda content: None)
+    load_policy(tmp_path)
+    forged(tmp_path, HARMLESS[change], sealed=False)
+    with pytest.raises(ValueError, match="not what was exported together"):
         load_policy(tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
+from forging import forged
 from gymnasium.utils.env_checker import check_env
 from small import pair_of
 from traces import SMALL, costs_of, lettered, prompts, recorded
@@ -216,7 +217,6 @@ def test_bad_actions_and_files_are_refused(tmp_path):
         ReplayVectorEnv(recorded(lettered()), costs_of(LOADS), 2, loads=LOADS, together=True,
                         head="verify", plan="beam-3x2n4")  # fmt: skip
     MenuPolicy(Menu.of(["ar", "chain-2"]), Table([LOAD], [[]], np.array([1]))).save(tmp_path)
-    file = tmp_path / "policy.json"
-    file.write_text(file.read_text().replace('"together": false', '"together": "yes"'))
+    forged(tmp_path, lambda content: content.update(together="yes"))
     with pytest.raises(ValueError, match="together is true or false, not 'yes'"):
         load_policy(tmp_path)
