@@ -56,6 +56,7 @@ class NoiseWindow:
         self.vocab, self.stream, self.length = vocab, stream, length
         self.owners: list[tuple[int, int]] = []  # (seed, first position) of each row
         self.rows: Any = None  # [B, length, V], an array on the CPU
+        self.last: tuple[list[int], Tensor] | None = None  # where a batch was read, and its rows
 
     def at(self, seeds: list[int], starts: list[int], count: int, device: torch.device) -> Tensor:
         """Noise [B, count, V] of positions starts[b] .. starts[b] + count - 1."""
@@ -74,9 +75,13 @@ class NoiseWindow:
             positions = first + torch.arange(self.length, device=device)
             seed = torch.tensor(seeds, device=device)[:, None].expand_as(positions)
             made = gumbel(seed, positions, self.vocab, self.stream)
-            self.rows = made.numpy() if made.is_cpu else made
+            self.rows, self.last = made.numpy() if made.is_cpu else made, None
         offsets = [s - first for s, (_, first) in zip(starts, self.owners, strict=True)]
         if len(offsets) == 1:
             return self.rows[:, offsets[0] : offsets[0] + count]
-        index = torch.tensor(offsets, device=device)[:, None] + torch.arange(count, device=device)
-        return torch.as_tensor(self.rows)[torch.arange(len(offsets), device=device)[:, None], index]
+        if self.last is None or self.last[0] != offsets or self.last[1].shape[1] < count:
+            index = torch.tensor(offsets, device=device)[:, None]
+            index = index + torch.arange(count, device=device)
+            row = torch.arange(len(offsets), device=device)[:, None]
+            self.last = offsets, torch.as_tensor(self.rows)[row, index]
+        return self.last[1][:, :count]

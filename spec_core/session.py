@@ -152,6 +152,7 @@ class Session:
             roots = tensor([s.tokens[-1:] for s in active], self.target.device)
         if not near:
             self.base = self._base()
+            self.verifier.prepare(self.chance, depth)
         if idle:
             return Line(active[0].tokens[-1:], [0.0], 0) if roots is None else Tree.roots(roots)
         assert self.drafting is not None

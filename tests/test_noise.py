@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
 from spec_core.noise import ACCEPT, DRAFT, RESIDUAL, TARGET, NoiseWindow, gumbel, uniform
+from spec_core.sampling import Sampling
+from spec_core.verifiers.base import Chance
+from spec_core.verifiers.coupled import Coupled
 
 STREAMS = [TARGET, DRAFT, ACCEPT, RESIDUAL]
 CPU = torch.device("cpu")
@@ -68,6 +71,24 @@ def test_gumbel_noise_picks_tokens_by_their_chance():
     assert noise.isfinite().all()
     found = (chances.log() + noise).argmax(1).bincount(minlength=4)
     assert chisquare(found.numpy(), (chances * COUNT).numpy()).pvalue > 1e-3
+
+
+def test_fewer_numbers_of_the_same_places_are_at_hand(monkeypatch):
+    """On a GPU to ask for others is an upload, which waits for what is under way."""
+    verifier, chance = (
+        Coupled(False),
+        Chance(Sampling(1.0), [3, 4], [7, 9], NoiseWindow(5, TARGET), CPU),
+    )
+    right = chance.target(4).clone()
+    verifier.prepare(chance, 6)
+    monkeypatch.setattr(torch, "tensor", None)
+    assert torch.equal(chance.target(4), right) and chance.target(7).shape == (2, 7, 5)
+    monkeypatch.undo()
+    chance.lengths = [8, 9]
+    assert torch.equal(chance.target(3)[0], right[0, 1:])
+    chance.seeds = [3, 5]
+    assert torch.equal(chance.target(3)[0], right[0, 1:])
+    assert not torch.equal(chance.target(3)[1], right[1, :3])
 
 
 steps = st.lists(st.tuples(st.integers(-3, 12), st.integers(1, 12)), min_size=1, max_size=8)

@@ -55,6 +55,9 @@ class Verifier(Protocol):
 
     sampled: bool  # candidates are draws: none may be dropped after it was drawn
 
+    def prepare(self, chance: Chance, depth: int) -> None:
+        """Upload, before a GPU is busy, what trees of this depth will want."""
+
     def ranker(self, chance: Chance, depth: int) -> Ranker | Drawer:
         """How this cycle's candidates are ordered."""
 

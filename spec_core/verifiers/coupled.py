@@ -24,6 +24,11 @@ class Coupled:
     def __init__(self, coupled: bool = True) -> None:
         self.coupled = coupled
 
+    def prepare(self, chance: Chance, depth: int) -> None:
+        """The noise, which the window then holds."""
+        if not chance.sampling.greedy:
+            chance.target(depth + 1)
+
     def ranker(self, chance: Chance, depth: int) -> Ranker:
         """Rank by the draft's probability, after the noise where coupled."""
         if chance.sampling.greedy:

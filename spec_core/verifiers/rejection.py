@@ -27,6 +27,9 @@ class Rejection:
     def __init__(self) -> None:
         self.greedy = Coupled()
 
+    def prepare(self, chance: Chance, depth: int) -> None:
+        """Nothing: what it uploads depends on the walk."""
+
     def ranker(self, chance: Chance, depth: int) -> Ranker | Drawer:
         """Draw without replacement at the target's temperature."""
         if chance.sampling.greedy:
