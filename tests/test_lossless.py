@@ -16,11 +16,12 @@ from spec_core.sequence import Ending
 
 
 def everywhere() -> list:
-    """Every backend, sampling and drafter; quick: all of the compiled one, some of the others."""
+    """Every backend, sampling and drafter; quick: most of the compiled one, few of the others."""
     cases = []
     for kind, sampling, backend in product(DRAFTERS, SAMPLINGS, BACKENDS):
-        some = sampling in ("greedy", "hot") and (backend == "fast" or kind == "near")
-        marks = () if backend == "compiled" or some else pytest.mark.slow
+        some = sampling in ("greedy", "hot") and kind == "near"
+        most = backend == "compiled" and kind != "same"
+        marks = () if some or most else pytest.mark.slow
         cases.append(pytest.param(kind, sampling, backend, marks=marks))
     return cases
 
