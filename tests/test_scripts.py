@@ -108,31 +108,6 @@ def test_an_evaluation_knows_the_oracle_of_its_own_recording_only(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_seed_learns_the_same_decisions_from_a_recording(tmp_path):
-    words = ["policy=ppo", "env=replay", *QUICK, *small_recording(tmp_path), "compare=false"]
-    words += ["logger=none", "minutes=9", "steps=2048", "+policy.arguments.rollout=256"]
-    learned = []
-    for seed in (0, 0, 1):
-        folder = tmp_path / str(len(learned))
-        done = run("train.py", *words, f"seed={seed}", f"folder={folder}", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        learned.append((folder / "policy" / "policy.safetensors").read_bytes())
-    assert learned[0] == learned[1] != learned[2]
-
-
-@pytest.mark.slow
-def test_a_sweep_leaves_a_run_for_every_combination(tmp_path):
-    words = ["-m", "policy=linucb,ucb1", "seed=0,1", *QUICK, "compare=false", "logger=none"]
-    done = run("train.py", *words, f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    runs = [path.parent for path in (tmp_path / "sweep").rglob("status.json")]
-    assert len(runs) == 4
-    for path in runs:
-        assert json.loads((path / "status.json").read_text())["state"] == "done"
-        load_policy(path / "policy")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("env", ["live", "replay"])
 def test_a_live_learner_starts_from_recordings(tmp_path, env):
     words = ["policy=linucb", f"env={env}", *QUICK, *small_recording(tmp_path), "compare=false"]

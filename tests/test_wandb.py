@@ -80,6 +80,9 @@ def test_runs_of_a_sweep_are_a_group_of_runs_of_their_own(tmp_path):
     learned = {about["config"]["update"]["policy"]["name"] for about in runs}
     assert learned == {"linucb", "ucb1"} and len({about["run_id"] for about in runs}) == 2
     assert {about["run_group"] for about in runs} == {"s"}
+    for file in (tmp_path / "s").rglob("status.json"):
+        assert json.loads(file.read_text())["state"] == "done"
+        load_policy(file.parent / "policy")
 
 
 @pytest.mark.slow

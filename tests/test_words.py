@@ -56,3 +56,15 @@ def test_every_policy_is_a_word_away(tmp_path_factory, name):
     some = ["pretrain=0", "compare=false", "tune_rounds=[1]", "data=jsonl", f"data.path={file}"]
     some += [*small_recording(shared)]
     trained(tmp_path_factory.mktemp(name), f"policy={name}", *some)
+
+
+@pytest.mark.slow
+def test_the_same_seed_learns_the_same_decisions_from_a_recording(tmp_path):
+    words = ["policy=ppo", "env=replay", *small_recording(tmp_path), "compare=false", "minutes=9"]
+    words += ["steps=2048", "+policy.arguments.rollout=256"]
+    learned = []
+    for seed in (0, 0, 1):
+        folder = tmp_path / str(len(learned))
+        trained(folder, *words, f"seed={seed}")
+        learned.append((folder / "policy" / "policy.safetensors").read_bytes())
+    assert learned[0] == learned[1] != learned[2]
