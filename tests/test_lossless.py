@@ -19,9 +19,9 @@ def everywhere() -> list:
     """Every backend, sampling and drafter; quick: most of the compiled one, few of the others."""
     cases = []
     for kind, sampling, backend in product(DRAFTERS, SAMPLINGS, BACKENDS):
-        some = sampling in ("greedy", "hot") and kind == "near"
-        most = backend == "compiled" and kind != "same"
-        marks = () if some or most else pytest.mark.slow
+        plainest = sampling in ("greedy", "hot") and (backend == "compiled" or kind == "near")
+        most = backend == "compiled" and kind == "near"
+        marks = () if plainest or most else pytest.mark.slow
         cases.append(pytest.param(kind, sampling, backend, marks=marks))
     return cases
 
