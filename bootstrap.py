@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ import urllib.request
 import venv
 from pathlib import Path
 
-INDEX = "https://pypi.org/simple/pip/"
+INDEX = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")  # as pip itself has it
 KIND = "application/vnd.pypi.simple.v1+json"
 
 
@@ -27,7 +28,7 @@ def fetched(address: str) -> bytes:
 
 def newest_pip(folder: Path) -> Path:
     """pip's newest wheel, fetched into a folder."""
-    files = json.loads(fetched(INDEX))["files"]
+    files = json.loads(fetched(f"{INDEX.rstrip('/')}/pip/"))["files"]
     wheels = [f for f in files if f["filename"].endswith(".whl") and not f.get("yanked")]
     newest = max(wheels, key=lambda file: file["upload-time"])
     content = fetched(newest["url"])
@@ -55,5 +56,5 @@ def main(folder: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1])
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f"no virtual environment: {error}; install the Debian package python3-venv.")
