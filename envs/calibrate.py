@@ -35,7 +35,7 @@ from spec_core.rows import SURE
 Shape = tuple[int, int]  # the widest round and rounds
 COARSE = (24, 32, 48, 64, 96, 128, 192)
 BATCHES = [1, 4, 16, 64]
-CONTEXTS = (128, 256, 512)
+CONTEXTS = (64, 256, 512)
 LARGE = 8  # batches from here on are measured at some sizes only, the others cost the next larger
 QUESTIONS = 6
 PERIOD = 16  # tokens after which a text repeats itself
@@ -149,11 +149,13 @@ def measure(
         found |= rounds.run(repeats)
         numbers.append(rounds.number)
     about = {**(machine or {}), "rounds": numbers, "minutes": round((now() - start) / 60, 2)}
-    return _table(found, sizes, about, pair.target.device.type == "cpu")
+    kind = pair.target.device.type == "cpu", pair.packs
+    return _table(found, sizes, about, *kind)
 
 
 def _table(
-    found: dict[Key, list[float]], sizes: dict[str, list[int]], machine: dict[str, Any], early: bool
+    found: dict[Key, list[float]], sizes: dict[str, list[int]], machine: dict[str, Any],
+    early: bool, packed: bool,
 ) -> Costs:  # fmt: skip
     """Medians, counts and spreads in the shape of `Costs`; NaN where nothing was measured."""
 
@@ -174,7 +176,7 @@ def _table(
     count = {kind: np.nan_to_num(of(kind, len)).astype(int).tolist() for kind in KINDS}
     spreads = {kind: of(kind, spread) for kind in KINDS}
     return Costs(
-        machine, early, **sizes, draft=middle["draft"], verify=trees, overhead=fixed,
+        machine, early, packed, **sizes, draft=middle["draft"], verify=trees, overhead=fixed,
         line=np.where(np.isnan(middle["line"]), trees[0], middle["line"]),
         decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked, 0) / QUESTIONS,
         spread=float(np.nanmedian(spreads["verify"])),

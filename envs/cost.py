@@ -1,7 +1,7 @@
 """What cycles cost on one device: a staircase of measured medians, looked up, never fitted.
 
-A size between two measured ones costs what the next larger one does. Knows no models; `price` puts
-the table and a recording together.
+A size between two measured ones costs what the next larger one does; a text's length, whose keys
+are read one by one, in proportion. Knows no models; `price` puts a table and a recording together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from envs.shards import replace_file
 from envs.trace import Trace
 from spec_core.growth import grow
 
-SCHEMA = 4
+SCHEMA = 5
+GRAIN = 16  # tokens: shorter differences between texts are not priced
 Floats = NDArray[np.float64]
 TABLES = ("draft", "verify", "line", "overhead", "decide", "ask")
 AXES = ("batches", "contexts", "widths", "levels", "nodes")
@@ -31,7 +32,8 @@ class Costs:
     """Seconds of a whole batch; a cell that was not measured is NaN."""
 
     machine: dict[str, Any]  # device, threads, dtype, pair, commit
-    early: bool  # a draft that nobody needs ends early, trees are padded to the largest there is
+    early: bool  # a draft that nobody needs ends early, trees are as large as they are
+    packed: bool  # a text of a batch costs what it drafts itself, not what its longest does
     batches: list[int]
     contexts: list[int]  # tokens of the text
     widths: list[int]  # nodes of the widest round
@@ -104,8 +106,14 @@ class Costs:
         return place
 
     def _cells(self, table: str, axes: dict[str, ArrayLike]) -> Floats:
-        places = [self._place(axis, sizes) for axis, sizes in axes.items()]
-        found = getattr(self, table)[tuple(np.broadcast_arrays(*places))]
+        places = {axis: self._place(axis, sizes) for axis, sizes in axes.items()}
+        found = self._at(table, places)
+        if "contexts" in axes:
+            behind = np.maximum(places["contexts"] - 1, 0)
+            low, high = (np.array(self.contexts)[p] for p in (behind, places["contexts"]))
+            share = (np.asarray(axes["contexts"]) - low) / np.maximum(high - low, 1)
+            before = self._at(table, places | {"contexts": behind})
+            found = np.where(high > low, before + share * (found - before), found)
         if np.isnan(found).any():
             cell = np.argwhere(np.isnan(np.atleast_1d(found)))[0]
             sizes = [np.atleast_1d(s) for s in np.broadcast_arrays(*axes.values())]
@@ -113,6 +121,10 @@ class Costs:
             said = ", ".join(f"{axis} {size}" for axis, size in missing.items())
             raise ValueError(f"no {table} cost was measured for {said}: {self._command(**missing)}")
         return found
+
+    def _at(self, table: str, places: dict[str, NDArray]) -> Floats:
+        made: Floats = getattr(self, table)[tuple(np.broadcast_arrays(*places.values()))]
+        return made
 
     def drafting(
         self, width: ArrayLike, levels: ArrayLike, context: ArrayLike, batch: int = 1
@@ -181,15 +193,25 @@ def price(trace: Trace, costs: Costs, batch: int = 1) -> Prices:
     levels, nodes = run_sizes(trace, costs.early)
     alone = costs.early and batch == 1  # so that the past may draft instead of the model
     run = levels - trace.shapes["spared"] if alone else levels
-    widest = [max(widths(plan)) if drafts(plan) else 1 for plan in trace.menu.plans]
-    context = trace.lengths[:, None]
-    width = np.broadcast_to(widest, levels.shape)
-    draft = costs.drafting(np.where(run > 0, width, 1), run, context, batch)
+    draft, context = drafted(trace, costs, run, batch), grains(trace)[:, None] * GRAIN
     recalled = (levels > 0) & (run == 0)
     if recalled.any():
         draft = np.where(recalled, costs.recalling(), draft)
     branched = [branches(plan) for plan in trace.menu.plans]
     return Prices(draft, nodes, draft + costs.verifying(nodes, context, batch, branched))
+
+
+def grains(trace: Trace) -> NDArray:
+    """[N] the texts' lengths in steps of GRAIN."""
+    made: NDArray = trace.lengths // GRAIN
+    return made
+
+
+def drafted(trace: Trace, costs: Costs, run: NDArray, batch: int) -> Floats:
+    """[N, M] seconds of so many rounds of every plan."""
+    widest = [max(widths(plan)) if drafts(plan) else 1 for plan in trace.menu.plans]
+    width = np.where(run > 0, np.broadcast_to(widest, run.shape), 1)
+    return costs.drafting(width, run, grains(trace)[:, None] * GRAIN, batch)
 
 
 def run_sizes(trace: Trace, early: bool) -> tuple[NDArray, NDArray]:

@@ -1,7 +1,8 @@
 """Batches of replayed environments, and what a cycle of each costs by the table; in numpy.
 
-Environments that share a batch share each cycle's seconds, which are those of its longest draft,
-its largest tree and its decisions. Knows no heads and no books.
+Environments that share a batch share each cycle's seconds: of its drafts, its trees and its
+decisions. Where padding is computed a draft is as the longest, a tree as the largest; where it is
+not (`Costs.packed`) a row costs what it adds. Knows no heads and no books.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.cost import Costs, Prices, price
+from envs.cost import GRAIN, Costs, Prices, drafted, grains, price, run_sizes
 from envs.shapes import branches
 from envs.trace import Trace
 
@@ -94,13 +95,15 @@ class Market:
     ) -> None:  # fmt: skip
         self.trace, self.loads, self.costs = trace, list(loads), costs
         self.together = together
-        bounds = np.array(costs.contexts)
-        self.bucket = bounds.searchsorted(trace.lengths)
+        self.bucket = grains(trace)
         prices: list[Prices] = [price(trace, costs, load) for load in self.loads]
         self.nodes = prices[0].nodes
         self.draft = np.stack([p.draft for p in prices])  # [loads, N, M]
+        self.first: Floats | None = None  # [N, M] what drafts cost that no other row shares
+        if costs.packed and costs.batches[0] == 1 and max(self.loads) > 1:
+            self.first = drafted(trace, costs, run_sizes(trace, costs.early)[0], 1)
         sizes = np.arange(1, int(self.nodes.max()) + 1)
-        used = bounds[: int(self.bucket.max()) + 1]
+        used = GRAIN * np.arange(int(self.bucket.max()) + 1)
         self.branched = np.array([int(branches(plan)) for plan in trace.menu.plans])
         forms = np.array([False, True])[:, None, None]
         self.verify = np.stack(
@@ -114,12 +117,41 @@ class Market:
     def seconds(self, at: Ints, cycles: Cycles, batches: Batches) -> Floats:
         """Every environment's share of its batch's cycle, [B]."""
         loads = batches.place[batches.starts]
-        draft = batches.most(self.draft[batches.place, at, cycles.drafts])
-        nodes = batches.most(self.nodes[at, cycles.plans])
+        draft = self._drafting(at, cycles.drafts, batches)
         form = batches.most(self.branched[cycles.plans])
-        verify = self.verify[loads, form, batches.most(self.bucket[at]), nodes - 1]
+        nodes = self._paid(self.nodes[at, cycles.plans], batches)
+        bucket = self._paid(self.bucket[at], batches).astype(np.int64)
+        verify = self._verifying(loads, form, bucket, nodes)
         decide = self.decide[loads] + self.ask[loads] * cycles.asked[batches.starts]
         return batches.spread((draft + verify + decide) / batches.sizes)
+
+    def _drafting(self, at: Ints, plans: Ints | slice, batches: Batches) -> Floats:
+        """[batches, any] seconds of drafts that share their rounds.
+
+        The longest pays what it would alone; each adds what a row of a full batch adds to its own.
+        """
+        own = self.draft[batches.place, at, plans]
+        if self.first is None or (batches.sizes == 1).all():
+            return batches.most(own)
+        alone = self.first[at, plans]
+        sizes = batches.sizes.reshape(-1, *[1] * (own.ndim - 1))
+        most, more = batches.most(alone), own - alone
+        others = (sizes * batches.means(more) - batches.most(more)) / np.maximum(sizes - 1, 1)
+        return np.where(sizes > 1, most + others, batches.most(own))
+
+    def _paid(self, sizes: NDArray, batches: Batches) -> NDArray:
+        """[batches, any] the size, nodes or length, that all of a batch are paid as."""
+        return batches.means(sizes) if self.costs.packed else batches.most(sizes)
+
+    def _verifying(self, load: NDArray, form: NDArray, bucket: NDArray, nodes: NDArray) -> Floats:
+        """Seconds of a batch's trees; between two sizes, as texts differ, in proportion."""
+        low = np.floor(nodes).astype(np.int64)
+        found: Floats = self.verify[load, form, bucket, low - 1]
+        share = nodes - low
+        if share.any():
+            above = np.minimum(low, self.verify.shape[-1] - 1)
+            found = found + share * (self.verify[load, form, bucket, above] - found)
+        return found
 
     def savings(self, at: Ints, texts: Ints, batches: Batches) -> Floats:
         """[B, M] seconds that every plan saves against the text's pace.
@@ -129,10 +161,10 @@ class Market:
         place, draft = batches.place[:, None], self.draft[batches.place, at]
         bucket, nodes = self.bucket[at][:, None], self.nodes[at]
         if self.together:
-            draft, bucket, nodes = (
-                batches.spread(batches.most(values)) for values in (draft, bucket, nodes)
-            )
-        verify = self.verify[place, self.branched, bucket, nodes - 1]
+            draft = batches.spread(self._drafting(at, slice(None), batches))
+            nodes = batches.spread(self._paid(nodes, batches))
+            bucket = batches.spread(self._paid(bucket, batches)).astype(np.int64)
+        verify = self._verifying(place, self.branched, bucket, nodes)
         whole = draft + verify + self.decide[place]
         worth = self.paces[place[:, 0], texts][:, None]
         return self.trace.committed[at] * worth - whole / batches.load[:, None]

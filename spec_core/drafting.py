@@ -18,7 +18,7 @@ from spec_core.growth import Growth
 from spec_core.level import Drafting, LevelView, LineView, Stops
 from spec_core.ranking import Drawer, Ranker
 from spec_core.tensors import tensor
-from spec_core.tree import Line, Tree
+from spec_core.tree import NOTHING, Line, Tree
 
 __all__ = ["Drafting", "LevelView", "Stops", "draft"]
 CPU = torch.device("cpu")
@@ -42,8 +42,10 @@ def draft(
             return (yield from alone)
     roots = tensor([text[-1:] for text in texts], CPU) if roots is None else roots
     candidates = state.start(texts, rank)
-    if growth.chain and growth.thresholds is None and doubt is None and not state.misses:
-        return _chain(state, candidates, growth, rank, roots)
+    if growth.single and doubt is None:
+        thins = state.misses or growth.thresholds is not None or not growth.chain
+        if not thins or isinstance(rank, Ranker):
+            return _chain(state, candidates, growth, rank, roots, thins)
     grower = Grower if growth.best is None else BestFirst
     return (yield from grower(state, growth, rank, roots).grow(candidates, doubt))
 
@@ -78,15 +80,34 @@ def _follow(
 
 
 def _chain(
-    state: DraftState, found: Candidates, growth: Growth, rank: Ranker | Drawer, roots: Tensor
-) -> Tree:
-    """The general case where every level has one candidate: no selection, no padding."""
+    state: DraftState, found: Candidates, growth: Growth, rank: Ranker | Drawer, roots: Tensor,
+    thins: bool,
+) -> Tree:  # fmt: skip
+    """The general case where no level has two candidates: no selection.
+
+    thins: chains may end one by one.
+    """
     tokens, path = [roots], [torch.zeros_like(roots, dtype=torch.float)]
     for depth in range(1, len(growth.levels) + 1):
-        tokens.append(found.tokens[:, 0])
-        path.append(path[-1] + found.scores[:, 0])
         rank.logs(found)  # refused where there are none to draw from
+        token, reached = found.tokens[:, 0], path[-1] + found.scores[:, 0]
+        if thins:
+            reached = _above(reached, growth, depth)
+            if reached.is_cpu and not bool(reached.isfinite().any()):
+                break
+            token = token.masked_fill(reached == -torch.inf, NOTHING)
+        tokens.append(token)
+        path.append(reached)
         if depth < len(growth.levels):
             rank.ask(1)
-            found = state.expand(Frontier(tokens[-1], depth, None, slot=depth, chain=True), rank)
-    return Tree.line(torch.cat(tokens, 1), torch.cat(path, 1), depth, distributions(rank))
+            found = state.expand(Frontier(token, depth, None, slot=depth, chain=True), rank)
+    made = torch.cat(tokens, 1), torch.cat(path, 1), depth
+    return Tree.thinned(*made) if thins else Tree.line(*made, distributions(rank))
+
+
+def _above(reached: Tensor, growth: Growth, depth: int) -> Tensor:
+    """Path scores [B, 1] of a level; -inf for those that fell below a threshold or a limit."""
+    over = growth.limits < depth
+    if growth.thresholds is not None:
+        over = over | (reached < growth.thresholds)
+    return reached.nan_to_num(-torch.inf, torch.inf, -torch.inf).masked_fill(over, -torch.inf)

@@ -21,6 +21,11 @@ def distributions(rank: Ranker | Drawer) -> Tensor | None:
     return torch.cat(rank.distributions, 1) if isinstance(rank, Drawer) else None
 
 
+def padded(tokens: Tensor, reached: Tensor) -> Tensor:
+    """Tokens without those that no path reaches, where to leave them out spares work."""
+    return tokens.masked_fill(reached == -torch.inf, NOTHING) if tokens.is_cpu else tokens
+
+
 class Grower:
     """Level-by-level growth with selection: the newest level's best are expanded next."""
 
@@ -111,7 +116,7 @@ class Grower:
         newest, width = self.scores[-1], following.width
         index = self._choose(level, min(width, newest.shape[1]))
         self.reached = newest.gather(1, index)
-        tokens = self.tokens[-1].gather(1, index)
+        tokens = padded(self.tokens[-1].gather(1, index), self.reached)
         rows = _take_rows(self.rows, index // level.children)  # the parents'
         self.rows = _with_selves(rows, width)
         self.slot += level.width
@@ -180,7 +185,7 @@ class BestFirst(Grower):
         self.depths = torch.cat((self.depths, depths), 1)
         self.slot += level.width
         self.expanded.append(index.masked_fill(~served, 0))  # padding must not close a node
-        tokens = torch.cat(self.tokens, 1).gather(1, index)
+        tokens = padded(torch.cat(self.tokens, 1).gather(1, index), self.reached)
         self.rank.ask(following.children)
         return self.state.expand(Frontier(tokens, depths, self.rows, self.slot), self.rank)
 

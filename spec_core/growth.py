@@ -43,10 +43,20 @@ class Growth:
     padded: bool  # some sequence has fewer candidates than the padding
 
     @cached_property
+    def single(self) -> bool:
+        """At most one candidate per round: no selection is needed."""
+        return all(level.width * level.children == 1 for level in self.levels)
+
+    @cached_property
     def chain(self) -> bool:
-        """One candidate per round for everybody: no selection is needed."""
-        single = all(level.width * level.children == 1 for level in self.levels)
-        return single and not self.padded and len(self.levels) < min(self.budgets)
+        """One candidate per round for everybody."""
+        return self.single and not self.padded and len(self.levels) < min(self.budgets)
+
+    @cached_property
+    def limits(self) -> Tensor:
+        """[B, 1] how deep a chain may be."""
+        depths = torch.tensor(self.depths, device=self.budget.device)
+        return torch.minimum(depths[:, None], self.budget - 1)
 
     @cached_property
     def expanded(self) -> int:

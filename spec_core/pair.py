@@ -41,6 +41,11 @@ class Pair:
         """Whether drafts look up the text's own past."""
         return bool(getattr(self.drafter, "recall", False))
 
+    @property
+    def packs(self) -> bool:
+        """Whether padding of a batch is left out of forwards instead of computed."""
+        return all(getattr(part, "packs", False) for part in (self.target, self.drafter))
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
         return self.tokenizer.encode(text, add_special_tokens=True)

@@ -187,8 +187,7 @@ class Session:
         positions = slots if tree.chain else base + tree.depths
         span = max(lengths) - 1 + tree.nodes
         view = View(base[:, 0], tree.ancestors, span)
-        tokens = tree.tokens if tree.chain else tree.tokens.clamp(min=0)
-        return self.target.forward(tokens, positions, slots, view, self.cache, keep=tree.nodes)
+        return self.target.forward(tree.tokens, positions, slots, view, self.cache, keep=tree.nodes)
 
     def verify(self, tree: Tree) -> Outcome:
         """One target forward, accept, keep the accepted path's KV, end what has ended."""

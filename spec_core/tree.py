@@ -136,6 +136,19 @@ class Tree:
         parents, depths, expanded = _chains(batch, nodes, held, tokens.device)
         return cls(tokens, parents, depths, scores, expanded, nodes - 1, chain=True, drafts=drafts)
 
+    @classmethod
+    def thinned(cls, tokens: Tensor, scores: Tensor, held: int) -> Tree:
+        """Chains [B, N] of several lengths; behind its end each has NOTHING."""
+        batch, nodes = tokens.shape
+        parents, depths, expanded = _chains(batch, nodes, held, tokens.device)
+        dead = tokens == NOTHING
+        seen = causal(nodes, tokens.device) & ~dead[:, :, None]
+        seen[:, :, 0], seen.diagonal(dim1=1, dim2=2)[:] = True, True
+        return cls(
+            tokens, parents.masked_fill(dead, 0), depths.masked_fill(dead, 1), scores,
+            expanded.masked_fill(dead, -1), nodes - 1, seen=seen,
+        )  # fmt: skip
+
     def first(self, nodes: int) -> Tree:
         """The same trees with fewer nodes each; parents come first, so what is left is a tree."""
         if nodes >= self.nodes:

@@ -76,7 +76,7 @@ def test_only_drafts_that_can_occur_are_measured():
     assert few(sizes["nodes"], 1) == sizes["nodes"]
     assert few(sizes["nodes"], 64) == [1, 2, 3, 4, 5, 7, 9, 13, 17, 21]
     assert sizes_for(Menu.of(["ar"]), 1024, [1])["nodes"] == [1]
-    assert sizes["contexts"] == [128, 256, 512]
+    assert sizes["contexts"] == [64, 256, 512]
     assert sizes_for(LEAN, 200, [1])["contexts"] == [128, 200]
 
 

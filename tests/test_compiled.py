@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llvmlite import binding
-from small import CPU, build, closure, load, random_parents
+from small import CPU, build, closure, load, random_parents, target
 from test_fast import CASES
 
 from spec_core.drafters.lm import prefill
@@ -20,6 +20,7 @@ from spec_core.models.compiled import CompiledModel, gated
 from spec_core.models.fast import FastModel
 from spec_core.models.products import panels, product
 from spec_core.models.tiles import compiled, soften, swish
+from spec_core.tree import NOTHING
 
 TEXT = torch.randint(61, (60,), generator=torch.Generator().manual_seed(5)).tolist()
 
@@ -147,10 +148,33 @@ def test_a_node_of_a_tree_has_the_bits_of_plain_decoding(case, nodes, seed, leng
         assert torch.equal(found[row, -1], logits_of_path(model, path, size, sizes))
 
 
+@settings(max_examples=40)
+@given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+@torch.no_grad()
+def test_padding_is_left_out_and_changes_nothing_else(batch, nodes, keep, seed):
+    model, keep = target("compiled"), min(keep, nodes)
+    noise = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(61, (batch, nodes), generator=noise)
+    padding = torch.rand(batch, nodes, generator=noise) < seed / 99
+    seen = torch.ones(nodes, nodes).tril().bool() & ~padding[:, None]
+    seen |= torch.eye(nodes).bool()
+    slots = (9 + torch.arange(nodes)).expand(batch, -1).contiguous()
+    view, found = View(torch.full((batch,), 9), seen, span=9 + nodes), []
+    for fed in (tokens, tokens.masked_fill(padding, NOTHING)):
+        cache = model.new_cache(batch, 30)
+        cache.data.fill_(0.5)
+        found.append((model.forward(fed, slots, slots, view, cache, keep), cache.data))
+    (whole, filled), (packed, kept) = found
+    late, there = padding[:, -keep:], ~padding
+    assert torch.equal(packed[~late], whole[~late]) and packed[late].eq(0).all()
+    assert torch.equal(kept[:, :, 9 : 9 + nodes][:, there], filled[:, :, 9 : 9 + nodes][:, there])
+    assert kept[:, :, 9 : 9 + nodes][:, padding].eq(0.5).all()
+
+
 def test_a_token_that_does_not_exist_is_refused():
     model = load(build(), "compiled")
     slots, view = torch.tensor([[0]]), View(torch.tensor([0]), torch.ones(1, 1, 1).bool(), 1)
-    for token, slot in ((61, 0), (-1, 0), (3, 50), (3, -1)):
+    for token, slot in ((61, 0), (-2, 0), (3, 50), (3, -1)):
         places = slots + slot
         with pytest.raises(IndexError, match="out of range"):
             model.forward(torch.tensor([[token]]), slots, places, view, model.new_cache(1, 9), 1)

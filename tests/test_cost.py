@@ -18,7 +18,8 @@ from spec_core import Menu
 def test_a_size_between_two_measured_ones_costs_what_the_next_does():
     costs = costs_of()
     assert costs.verifying([1, 2, 3, 4, 5], 16) == pytest.approx([11.5, 12.5, 14.5, 14.5, 18.5])
-    assert costs.verifying(4, [1, 16, 17, 64]) == pytest.approx([14.5, 14.5, 18.5, 18.5])
+    lengths = [1, 16, 28, 40, 64]  # of a text: in proportion
+    assert costs.verifying(4, lengths) == pytest.approx([14.5, 14.5, 15.5, 16.5, 18.5])
     assert costs.verifying(4, 16, 1, [False, True]) == pytest.approx([7.5, 14.5])
     assert costs.drafting([1, 2, 3, 4], 2, 16) == pytest.approx([2032.2, 2032.4, 2032.8, 2032.8])
     assert costs.drafting(1, [0, 1, 2], 16) == pytest.approx([0, 1016.1, 2032.2])

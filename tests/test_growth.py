@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import CPU, Hashed, closure, grown, plans, templates
+from small import CPU, Hashed, closure, drafter, grown, plans, templates
 
 from spec_core import Plan, Template
 from spec_core.drafting import draft
+from spec_core.growers import Grower
 from spec_core.growth import grow
 from spec_core.ranking import Drawer, Ranker
 from spec_core.tree import NOTHING
@@ -100,6 +101,34 @@ def test_trees_are_valid_whatever_the_plans(some):
             assert tree.scores[row, : len(found)].exp().min() >= plan.threshold - 1e-6
         for node, slot in enumerate(tree.expanded[row, : len(found)].tolist()):
             assert slot < 0 or slots[row][slot] == (*TEXTS[row], *found[node])
+
+
+chains = st.builds(
+    Plan, depth=st.integers(0, 7), budget=st.integers(2, 9),
+    threshold=st.sampled_from([0.0, 0.02, 0.1, 0.4]),
+)  # fmt: skip
+
+
+@torch.no_grad()
+@settings(max_examples=40)
+@given(st.lists(chains, min_size=2, max_size=4).filter(lambda some: any(p.depth for p in some)))
+def test_chains_that_end_one_by_one_are_those_of_the_general_case(some):
+    """In any order of ends: without selection the same bits come out."""
+    growth, found = grow(tuple(some), False, CPU), []
+    roots, texts = torch.tensor([t[-1:] for t in TEXTS[: len(some)]]), list(map(list, TEXTS))
+    for general in (False, True):
+        state, rank = drafter("near").open(len(some), 40), Ranker()
+        rank.ask(1)
+        if general:
+            start = state.start(texts[: len(some)], rank)
+            growing = Grower(state, growth, rank, roots).grow(start, None)
+        else:
+            growing = draft(state, texts[: len(some)], growth, rank, roots)
+        tree = answered(growing, None)
+        found.append(tree.first(max(tree.counts)))
+    for name in ("tokens", "parents", "depths", "scores", "expanded"):
+        assert torch.equal(*(getattr(tree, name) for tree in found)), name
+    assert torch.equal(*(tree.ancestors.expand(len(some), -1, -1) for tree in found))
 
 
 @settings(max_examples=25)

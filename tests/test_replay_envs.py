@@ -97,11 +97,33 @@ def test_a_batch_waits_for_its_longest_draft_and_its_largest_tree():
             cells = at[group], plans[group]
             width = np.array([1, 1, 1, 2])[plans[group]]
             levels = trace.shapes["levels"][cells].astype(int)
-            contexts = trace.lengths[at[group]]
+            contexts = trace.lengths[at[group]] // 16 * 16
             draft = costs.drafting(width, levels, contexts, load).max()
             nodes = int(trace.shapes["drafted"][cells].max()) + 1
             whole = draft + costs.verifying(nodes, contexts.max(), load, 3 in plans[group]) + 0.25
             assert info["seconds"][group] == pytest.approx(whole / load)
+
+
+def test_where_padding_is_left_out_a_text_costs_what_it_adds():
+    trace, costs = recorded(lettered(), count=4), costs_of((1, 3), packed=True)
+    env = ReplayVectorEnv(trace, costs, num_envs=3, loads=(3,), learned=False)
+    env.reset(seed=0)
+    for plans in ([1, 0, 3], [2, 2, 2], [0, 0, 0], [0, 2, 0], [3, 1, 3]):
+        at, plans = env.engine.at.copy(), np.array(plans)
+        info = env.step(plans)[4]
+        cells, lengths = (at, plans), trace.lengths[at] // 16 * 16
+        width = np.array([1, 1, 1, 2])[plans]
+        levels = trace.shapes["levels"][cells].astype(int)
+        alone, full = (costs.drafting(width, levels, lengths, load) for load in (1, 3))
+        more = full - alone  # what two rows of three add, and one of them half of
+        draft = alone.max() + (more.sum() - more.max()) / 2
+        nodes = trace.shapes["drafted"][cells].mean() + 1
+        context = int((lengths // 16).mean()) * 16
+        low, high = costs.verifying([int(nodes), int(np.ceil(nodes))], context, 3)
+        whole = draft + low + (nodes % 1) * (high - low)
+        assert info["seconds"] == pytest.approx(whole / 3)
+        if len({*zip(width, levels, strict=True)}) == 1 and nodes % 1 == 0:
+            assert draft == pytest.approx(full.max())
 
 
 def test_bad_actions_and_options_are_refused():

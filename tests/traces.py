@@ -66,7 +66,7 @@ def costs_of(batches: tuple[int, ...] = (1,), **changes) -> Costs:
     draft = (1000.0 * size + context + 0.1 * width) * level
     verify = 10.0 * np.ix_(batches)[0][:, None, None] + np.array(nodes) * np.array([[1.0], [2.0]])
     costs = Costs(
-        {"device": "round"}, True, list(batches), contexts, widths, levels, nodes,
+        {"device": "round"}, True, False, list(batches), contexts, widths, levels, nodes,
         draft, verify, verify[0] / 2,
         *(np.full(len(batches), price) for price in (0.5, 0.25, 0.03)), 0.1, 7.0,
     )  # fmt: skip

@@ -64,6 +64,7 @@ class ModelDrafter:
     def __init__(self, model: Model, recall: bool = False) -> None:
         self.model, self.recall = model, recall
         self.vocab_size, self.max_context = model.vocab_size, model.max_context
+        self.packs = getattr(model, "packs", False)
 
     def open(self, batch: int, slots: int, greedy: bool = True) -> ModelDraftState:
         """Start on `batch` sequences with room for `slots` tokens each.
@@ -125,8 +126,7 @@ class ModelDraftState(DraftState):
             self.base[:, 0], ancestors, span=self.longest - 1 + frontier.slot + width,
             full=frontier.chain and len(slots) == 1,
         )  # fmt: skip
-        tokens = frontier.tokens if frontier.chain else frontier.tokens.clamp(min=0)
-        logits = self.model.forward(tokens, positions, slots, view, self.cache, width)
+        logits = self.model.forward(frontier.tokens, positions, slots, view, self.cache, width)
         return rank(self.memory.behind(frontier, logits), frontier.depths)
 
     def commit(self, row: int, length: int, path: list[int]) -> None:

@@ -73,5 +73,6 @@ class Model(Protocol):
         """Logits [B, keep, V] of the last `keep` queries; writes the queries' KV to `slots`.
 
         tokens, positions, slots: [B, Q]. Queries attend to the cache after the write, so a query
-        that is its own ancestor sees itself.
+        that is its own ancestor sees itself. A token of -1 is padding, which nobody else sees: it
+        may be left out, and gets logits that are finite and mean nothing.
         """

@@ -221,7 +221,7 @@ class FastModel:
         flat = (slots + row).view(-1) if batch > 1 else slots.view(-1)
         rotation = self.rotations[positions.view(-1)][:, None]  # [B * Q, 1, D/2]
         masks = self._masks(positions, flat, view, cache)
-        x = F.embedding(tokens.reshape(-1), self.embedding)  # [B * Q, hidden]
+        x = F.embedding(tokens.reshape(-1).clamp(min=0), self.embedding)  # [B * Q, hidden]
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv(self._normal(x, layer.norm))
             kept = (index + 1 == len(self.layers) and keep < queries) and keep

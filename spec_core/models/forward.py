@@ -12,17 +12,8 @@ import numpy as np
 
 from spec_core.models.emitter import BYTES
 from spec_core.models.products import product
-from spec_core.models.tiles import (
-    HALF,
-    LANES,
-    compiled,
-    copy,
-    dot,
-    dots,
-    mix,
-    soften,
-    swish,
-)
+from spec_core.models.tiles import HALF, LANES, compiled, copy, dot, dots, mix, soften, swish
+from spec_core.tree import NOTHING
 
 _DOTS, _DOTS1, _DOTS2 = dots(1, HALF), dots(1, 32), dots(2, 32)
 _MIX, _MIX1, _MIX2 = mix(1, HALF), mix(1, 32), mix(2, 32)
@@ -72,28 +63,28 @@ def padded(size):  # type: ignore[no-untyped-def]
 @compiled
 def _times(x, rows, depth, numbers, layer, part, out):  # type: ignore[no-untyped-def]
     """out = the first rows of x times a matrix."""
+    if rows == 0:  # all that is wanted was padding
+        return
     panel = numbers.panels.ctypes.data + numbers.starts[layer, part] * BYTES
     width = out.shape[1]
     product(x.ctypes.data, x.shape[1], rows, panel, depth, width // LANES, out.ctypes.data, width)
 
 
 @compiled
-def _see(positions, view, window, placed):  # type: ignore[no-untyped-def]
-    """Per query the slots it sees, rising, and their count; placed: [B, slots] positions."""
+def _see(places, positions, view, window, placed):  # type: ignore[no-untyped-def]
+    """Per row the slots it sees, rising, and their count; placed: [B, slots] positions."""
     prefix, ancestors, span = view
-    batch, queries = positions.shape
-    slots = np.zeros((batch * queries, span + 4), np.int32)
-    counts = np.zeros(batch * queries, np.int64)
-    for b in range(batch):
-        block, first = ancestors[min(b, len(ancestors) - 1)], prefix[b]
-        for q in range(queries):
-            n, count = b * queries + q, 0
-            for s in range(min(span, first + block.shape[1])):
-                near = window == 0 or positions[b, q] - placed[b, s] < window
-                if near and (s < first or block[q, s - first]):
-                    slots[n, count] = s
-                    count += 1
-            counts[n] = count
+    slots = np.zeros((len(places), span + 4), np.int32)
+    counts = np.zeros(len(places), np.int64)
+    for n in range(len(places)):
+        b, q = divmod(places[n], positions.shape[1])
+        block, first, count = ancestors[min(b, len(ancestors) - 1)], prefix[b], 0
+        for s in range(min(span, first + block.shape[1])):
+            near = window == 0 or positions[b, q] - placed[b, s] < window
+            if near and (s < first or block[q, s - first]):
+                slots[n, count] = s
+                count += 1
+        counts[n] = count
     return slots, counts
 
 
@@ -185,31 +176,42 @@ def _attend(query, keys, slot, seen, count, sizes, out):  # type: ignore[no-unty
 
 
 @compiled
-def _attention(qkv, store, keys, seen, first, queries, sizes, x, mixed):  # type: ignore[no-untyped-def]
-    """Every query's attention; those before the `first` of each text are dropped. Rows kept."""
+def _attention(qkv, places, store, keys, seen, first, queries, sizes, x, mixed):  # type: ignore[no-untyped-def]
+    """Every row's attention; those before the `first` of each text are dropped. Rows kept."""
     rows, (slots, counts) = 0, seen
     for n in range(len(qkv)):
-        if n % queries < first:
+        b, q = divmod(places[n], queries)
+        if q < first:
             continue
         query = qkv.ctypes.data + n * sizes.qkv * BYTES
-        mine = store + n // queries * keys.row * BYTES
+        mine = store + b * keys.row * BYTES
         out = mixed.ctypes.data + rows * mixed.shape[1] * BYTES
         if counts[n]:
             _attend(query, mine, keys.slot, slots[n], counts[n], sizes, out)
         else:
             mixed[rows] = 0
-        x[rows] = x[n]
+        x[rows], places[rows] = x[n], places[n]
         rows += 1
     return rows
 
 
 @compiled
-def _enter(tokens, positions, slots, embedding, placed):  # type: ignore[no-untyped-def]
-    """The embedded tokens [B * Q, hidden]; their positions are noted."""
-    batch, queries = tokens.shape
-    x = np.empty((batch * queries, embedding.shape[1]), np.float32)
+def _there(tokens):  # type: ignore[no-untyped-def]
+    """Where among tokens [B, Q] those are that are no padding: a row of all that follows each."""
+    places, count = np.empty(tokens.size, np.int64), 0
+    for n in range(tokens.size):
+        if tokens[divmod(n, tokens.shape[1])] != NOTHING:
+            places[count] = n
+            count += 1
+    return places[:count]
+
+
+@compiled
+def _enter(places, tokens, positions, slots, embedding, placed):  # type: ignore[no-untyped-def]
+    """The embedded tokens [rows, hidden]; their positions are noted."""
+    x = np.empty((len(places), embedding.shape[1]), np.float32)
     for n in range(len(x)):
-        b, q = n // queries, n % queries
+        b, q = divmod(places[n], tokens.shape[1])
         token, slot = tokens[b, q], slots[b, q]
         if not (0 <= token < len(embedding) and 0 <= slot < placed.shape[1]):
             raise IndexError("a token or a slot is out of range")
@@ -219,11 +221,24 @@ def _enter(tokens, positions, slots, embedding, placed):  # type: ignore[no-unty
 
 
 @compiled
-def _store(qkv, positions, slots, store, keys, layer, numbers, sizes):  # type: ignore[no-untyped-def]
+def _leave(logits, rows, places, queries, keep):  # type: ignore[no-untyped-def]
+    """The first rows to where they belong among logits [B * keep, V]; padding has 0."""
+    for n in range(len(logits) - 1, -1, -1):
+        b, q = divmod(n, keep)
+        if rows and places[rows - 1] == (b + 1) * queries - keep + q:
+            rows -= 1
+            if rows < n:
+                logits[n] = logits[rows]
+        else:
+            logits[n] = 0
+
+
+@compiled
+def _store(qkv, places, positions, slots, store, keys, layer, numbers, sizes):  # type: ignore[no-untyped-def]
     """Turn queries and keys; keys and values go to their slots."""
     queries, start = positions.shape[1], sizes.heads * sizes.width
     for n in range(len(qkv)):
-        b, q = n // queries, n % queries
+        b, q = divmod(places[n], queries)
         _turn(qkv[n], numbers.rotation[positions[b, q]], numbers.norms[layer], sizes)
         place = store + (b * keys.row + slots[b, q] * keys.slot) * BYTES
         source = qkv.ctypes.data + (n * sizes.qkv + start) * BYTES
@@ -233,22 +248,23 @@ def _store(qkv, positions, slots, store, keys, layer, numbers, sizes):  # type: 
 @compiled
 def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes):  # type: ignore[no-untyped-def]
     """Logits [B * keep, padded vocabulary] of the last `keep` queries of each text."""
-    x = _enter(tokens, positions, slots, numbers.embedding, placed)
+    places = _there(tokens)
+    x = _enter(places, tokens, positions, slots, numbers.embedding, placed)
     rows, queries, layers = len(x), tokens.shape[1], len(numbers.windows)
     normal, qkv = np.empty_like(x), np.empty((rows, sizes.qkv), np.float32)
     mixed = np.empty((rows, sizes.heads * sizes.width), np.float32)
     gates = np.empty((rows, 2 * sizes.half), np.float32)
     made = np.empty((rows, sizes.back), np.float32)
-    seen = _see(positions, view, numbers.windows[0], placed)
+    seen = _see(places, positions, view, numbers.windows[0], placed)
     for layer in range(layers):
         if layer and numbers.windows[layer] != numbers.windows[layer - 1]:
-            seen = _see(positions, view, numbers.windows[layer], placed)
+            seen = _see(places, positions, view, numbers.windows[layer], placed)
         _normal(x, rows, sizes, normal)
         _times(normal, rows, sizes.hidden, numbers, layer, 0, qkv)
         store = keys.address + layer * keys.layer * BYTES
-        _store(qkv, positions, slots, store, keys, layer, numbers, sizes)
+        _store(qkv, places, positions, slots, store, keys, layer, numbers, sizes)
         first = queries - keep if layer + 1 == layers else 0  # the others are needed by nobody
-        rows = _attention(qkv, store, keys, seen, first, queries, sizes, x, mixed)
+        rows = _attention(qkv, places, store, keys, seen, first, queries, sizes, x, mixed)
         _times(mixed, rows, mixed.shape[1], numbers, layer, 1, made)
         _add(x, made, rows)
         _normal(x, rows, sizes, normal)
@@ -258,9 +274,10 @@ def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
             swish(gate, gate + sizes.half * BYTES, sizes.half)
         _times(gates, rows, sizes.inner, numbers, layer, 3, made)
         _add(x, made, rows)
-    logits = np.empty((rows, sizes.vocab), np.float32)
+    logits = np.empty((len(tokens) * keep, sizes.vocab), np.float32)
     _normal(x, rows, sizes, normal)
     _times(normal, rows, sizes.hidden, numbers, layers, 0, logits)
+    _leave(logits, rows, places, queries, keep)
     return logits
 
 

@@ -169,7 +169,7 @@ class HFModel:
         extra: dict[str, Any] = {"position_ids": positions, "attention_mask": step.mask(None, 1)}
         extra |= {"past_key_values": LayeredCache(layers), "tree_step": step}
         extra |= {"logits_to_keep": max(keep, 1)} if self._cuts else {}  # 0 would mean all
-        logits = self._run(ATTENTION, tokens, extra).logits
+        logits = self._run(ATTENTION, tokens.clamp(min=0), extra).logits
         return logits[:, logits.shape[1] - keep :]
 
     @torch.no_grad()
