@@ -166,10 +166,10 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--policies", nargs="+", default=LEARNERS, metavar="NAME", help="learners on replay")
     add("--seconds", type=float, default=20.0, help="of learning, each")
     add("--cycles", type=int, default=200, help=f"per figure, of {TEXTS} texts at once")
-    add("--live", nargs="*", type=int, default=(1, 16), metavar="B",
+    add("--live", nargs="*", type=int, default=(16, 64), metavar="B",
         help="loads of the live check, of the first two policies")  # fmt: skip
     add("--repeats", type=int, default=3, help="of the live check")
-    add("--new-tokens", type=int, default=64, help="of the live check")
+    add("--new-tokens", type=int, default=128, help="of the live check")
     given = parser.parse_args(arguments)
     if not set(given.live) <= set(given.loads):
         raise ValueError("--live loads must be among --loads")

@@ -138,26 +138,33 @@ def measure(
 
         spent = now() - start
         said("preparing", spent, seconds)
-        cells, most = dict[Key, Measure](), max(QUESTIONS + 2, *sizes["nodes"])
-        lengths = [measurable(pair, context) for context in sizes["contexts"]]
-        made = stands(pair, batch, lengths, most, temperature)
-        for context, stand in zip(reversed(sizes["contexts"]), made, strict=True):
-            cells |= measurements(stand, context, drafts, sizes["nodes"])
-        if batch == 1 and pair.recalls and temperature == 0:
-            cells["recall",] = _recalling(pair, lengths[0])
+        cells = cells_of(pair, batch, sizes, drafts, temperature)
         rounds = Rounds(cells, said, start, spent + max(seconds - spent, 0) / left)
         found |= rounds.run(repeats)
         numbers.append(rounds.number)
     about = {**(machine or {}), "rounds": numbers, "minutes": round((now() - start) / 60, 2)}
-    kind = pair.target.device.type == "cpu", pair.packs
-    return _table(found, sizes, about, *kind)
+    return table(found, sizes, about, pair)
 
 
-def _table(
-    found: dict[Key, list[float]], sizes: dict[str, list[int]], machine: dict[str, Any],
-    early: bool, packed: bool,
-) -> Costs:  # fmt: skip
+def cells_of(
+    pair: Pair, batch: int, sizes: dict[str, list[int]], drafts: list[Shape], temperature: float
+) -> dict[Key, Measure]:
+    """All that is measured at one batch size."""
+    cells, most = dict[Key, Measure](), max(QUESTIONS + 2, *sizes["nodes"])
+    lengths = [measurable(pair, context) for context in sizes["contexts"]]
+    made = stands(pair, batch, lengths, most, temperature)
+    for context, stand in zip(reversed(sizes["contexts"]), made, strict=True):
+        cells |= measurements(stand, context, drafts, sizes["nodes"])
+    if batch == 1 and pair.recalls and temperature == 0:
+        cells["recall",] = _recalling(pair, lengths[0])
+    return cells
+
+
+def table(
+    found: dict[Key, list[float]], sizes: dict[str, list[int]], machine: dict[str, Any], pair: Pair
+) -> Costs:
     """Medians, counts and spreads in the shape of `Costs`; NaN where nothing was measured."""
+    early, packed = pair.target.device.type == "cpu", pair.packs
 
     def of(kind: str, figure: Callable[[list[float]], float]) -> np.ndarray:
         made = np.full([len(sizes[axis]) for axis in KINDS[kind]], np.nan)

@@ -48,19 +48,27 @@ class Rounds:
             self.tell(said, self.spent, self.expected)
         return spent
 
-    def run(self, most: int) -> dict[Key, list[float]]:
-        """At least LEAST rounds and at most `most`; the round that warms up is not counted."""
+    def warm_up(self) -> float:
+        """A round that is not counted; it says how often each cell takes, and what a round will."""
         turns = self._turns(dict.fromkeys(self.order, 1), "warming up")
         self.found = {key: [] for key in self.order}
         usual = float(np.median(list(turns.values())))  # some were compiled meanwhile
-        takes = {key: min(TAKES, max(1, int(usual / s))) for key, s in turns.items()}
-        last = sum(takes[key] * s for key, s in turns.items())
+        self.takes = {key: min(TAKES, max(1, int(usual / s))) for key, s in turns.items()}
+        return sum(self.takes[key] * s for key, s in turns.items())
+
+    def once(self) -> float:
+        """One round; its seconds."""
+        self.number += 1
+        return sum(self._turns(self.takes, f"round {self.number}").values())
+
+    def run(self, most: int) -> dict[Key, list[float]]:
+        """At least LEAST rounds and at most `most`."""
+        last = self.warm_up()
         while self.number < most and (self.number < LEAST or self.spent + last <= self.seconds):
             fitting = int((self.seconds - self.spent) / last)
             left = min(max(fitting, LEAST - self.number), most - self.number)
             self.expected = self.spent + last * left
-            self.number += 1
-            last = sum(self._turns(takes, f"round {self.number}").values())
+            last = self.once()
         return self.found
 
 
