@@ -62,7 +62,7 @@ class _Clocked:
 
     def __init__(self, model: Model) -> None:
         self.model, self.seconds = model, 0.0
-        for name in ("forward", "straight", "feed", "chain", "beam"):
+        for name in ("forward", "straight", "feed", "chain", "beam", "branch"):
             if hasattr(model, name):
                 setattr(self, name, self._clocked(getattr(model, name)))
 

@@ -15,7 +15,7 @@ from spec_core.doubt import Doubt
 from spec_core.growth import Growth
 from spec_core.level import Drafting, LevelView
 from spec_core.ranking import Ranker
-from spec_core.tree import Tree
+from spec_core.tree import Grown, Tree
 
 if TYPE_CHECKING:
     from spec_core.models.cache import SlotCache
@@ -71,8 +71,4 @@ class Beam:
 
     def _tree(self, numbers: np.ndarray, scores: np.ndarray, seen: np.ndarray) -> Tree:
         """The best nodes, without padding."""
-        tokens, parents, depths, expanded = map(torch.from_numpy, numbers)
-        return Tree(
-            tokens, parents, depths, torch.from_numpy(scores), expanded,
-            depth=min(len(self.growth.levels), len(scores[0]) - 1), seen=torch.from_numpy(seen),
-        )  # fmt: skip
+        return Grown(numbers, scores, seen, min(len(self.growth.levels), scores.shape[1] - 1))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spec_core.quick import Four, compiled, floats, masses, wholes
-from spec_core.tree import Line, Tree
+from spec_core.tree import Grown, Line, Tree
 
 if TYPE_CHECKING:
     from spec_core.session import Outcome
@@ -115,6 +115,9 @@ def _tree(tree: Tree, b: int) -> tuple[int, int, int]:
     """Where a sequence's scores, parents and depths are; a chain's are known without."""
     if isinstance(tree, Line):
         return address(tree.path, b), 0, 0
+    if isinstance(tree, Grown):
+        _, parents, depths, _ = tree.numbers
+        return address(tree.path, b), address(parents, b), address(depths, b)
     if tree.chain:
         return address(tree.scores, b), 0, 0
     return address(tree.scores, b), address(tree.parents, b), address(tree.depths, b)

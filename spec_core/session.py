@@ -18,7 +18,7 @@ from spec_core.plan import Plan
 from spec_core.sampling import Sampling
 from spec_core.sequence import Ending, Sequence
 from spec_core.tensors import ahead, tensor
-from spec_core.tree import Line, Tree
+from spec_core.tree import Grown, Line, Tree
 from spec_core.verifiers.base import Verifier, chance
 
 if TYPE_CHECKING:
@@ -180,6 +180,8 @@ class Session:
         lengths = self.chance.lengths
         if isinstance(tree, Line) and hasattr(self.target, "feed"):
             return self.target.feed(tree.row, lengths[0] - 1, self.cache, tree.nodes)
+        if isinstance(tree, Grown) and hasattr(self.target, "branch"):
+            return self.target.branch(tree.numbers, tree.sees, lengths[0] - 1, self.cache)
         if tree.chain and len(lengths) == 1:
             return straight(self.target, tree.tokens, lengths[0] - 1, self.cache, tree.nodes)
         base = self._base() if self.target.device.type == "cpu" else self.base

@@ -188,20 +188,73 @@ def _depths(nodes: int) -> np.ndarray:
     return np.arange(nodes)[None]
 
 
-class Line(Tree):
-    """A chain of one text in the host's memory: its tensors are made when somebody wants them."""
+class Held(Tree):
+    """One text's tree in the host's memory: its tensors are made when somebody wants them."""
 
-    def __init__(self, tokens: list[int], scores: list[float], held: int) -> None:
-        self.row, self.path = np.array([tokens]), np.array([scores], np.float32)  # [1, N] each
-        self.held, self.depth = held, len(tokens) - 1
-        self.chain, self.drafts = True, None
+    drafts = seen = None
 
     def __getattr__(self, name: str) -> Tensor:
         if name not in ("tokens", "scores", "parents", "depths", "expanded"):
             raise AttributeError(name)
-        made = Tree.line(torch.from_numpy(self.row), torch.from_numpy(self.path), self.held)
-        vars(self).update(vars(made))
+        vars(self).update(vars(self.made()))
         return vars(self)[name]
+
+    def made(self) -> Tree:
+        """The same with tensors."""
+        raise NotImplementedError
+
+
+class Grown(Held):
+    """Of any shape, without padding."""
+
+    chain = False
+
+    def __init__(self, numbers: np.ndarray, scores: np.ndarray, sees: np.ndarray, depth: int):
+        """numbers [4, 1, N]: tokens, parents, depths, expanded; sees: ancestors [1, N, N]."""
+        self.numbers, self.path, self.sees, self.depth = numbers, scores, sees, depth
+
+    def made(self) -> Tree:
+        tokens, parents, depths, expanded = map(torch.from_numpy, self.numbers)
+        scores, seen = torch.from_numpy(self.path), torch.from_numpy(self.sees)
+        return Tree(tokens, parents, depths, scores, expanded, self.depth, seen=seen)
+
+    @property
+    def nodes(self) -> int:
+        """The root included."""
+        return self.path.shape[1]
+
+    @property
+    def counts(self) -> list[int]:
+        """All of them."""
+        return [self.nodes]
+
+    @property
+    def told(self) -> tuple[np.ndarray, np.ndarray]:
+        """As they are."""
+        return self.path.astype(np.float64), self.numbers[2]
+
+    @property
+    def ancestors(self) -> Tensor:
+        """As they are."""
+        return torch.from_numpy(self.sees)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """As they are."""
+        return self.numbers[0], self.numbers[1], self.numbers[3]
+
+
+class Line(Held):
+    """A chain."""
+
+    chain = True
+
+    def __init__(self, tokens: list[int], scores: list[float], held: int) -> None:
+        self.row, self.path = np.array([tokens]), np.array([scores], np.float32)  # [1, N] each
+        self.held, self.depth = held, len(tokens) - 1
+
+    def made(self) -> Tree:
+        return Tree.line(torch.from_numpy(self.row), torch.from_numpy(self.path), self.held)
 
     @property
     def nodes(self) -> int:

@@ -72,8 +72,9 @@ def test_levels_that_the_past_drafts_alone_are_recorded_and_cost_no_round():
     assert not spared[trace.first[1] :].any() and not trace.shapes["spared"][:, [0, 2]].any()
     cheap = costs_of((1, 4), contexts=[16, 999], recall=0.125)
     drafts = price(trace, cheap).draft[:, 1]
-    assert drafts[0] == 0.125 and drafts[at] == cheap.drafting(1, levels - spared, 100)[at]
-    assert price(trace, cheap, 4).draft[0, 1] == cheap.drafting(1, 6, 100, 4)
+    lengths = trace.lengths // 16 * 16
+    assert drafts[0] == 0.125 and drafts[at] == cheap.drafting(1, levels - spared, lengths)[at]
+    assert price(trace, cheap, 4).draft[0, 1] == cheap.drafting(1, 6, lengths[0], 4)
     with pytest.raises(ValueError, match="calibrate --recall"):
         price(trace, costs_of(contexts=[16, 999], recall=None))
     cut = Menu.of(["ar", "chain-6n4"])  # drafted as trees are, by the model

@@ -15,7 +15,7 @@ from spec_core.menu import DEFAULT_MENU
 
 
 @pytest.mark.parametrize(
-    ("longest", "contexts"), [(20, [128, 256, 512]), (800, [128, 256, 512, 1024])]
+    ("longest", "contexts"), [(20, [64, 256, 512]), (800, [64, 256, 512, 1024])]
 )
 def test_costs_are_measured_up_to_the_longest_recorded_text(
     monkeypatch, tmp_path, longest, contexts

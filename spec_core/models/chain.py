@@ -39,6 +39,19 @@ def feed(tokens, first, keep, placed, place, arrays, widths):  # type: ignore[no
 
 
 @compiled
+def branch(numbers, seen, first, placed, place, arrays, widths):  # type: ignore[no-untyped-def]
+    """Logits of a tree as `tree.Grown` has it, in slots from `first` on, the root's."""
+    keys, model, sizes = Keys(*place), Numbers(*arrays), Sizes(*widths)
+    tokens, depths, last = numbers[0], numbers[2], len(model.rotation) - 1
+    slots = np.empty_like(tokens)
+    for node in range(tokens.shape[1]):
+        slots[0, node] = first + node
+    view = slots[0, :1].copy(), seen, first + tokens.shape[1]
+    positions = np.minimum(first + depths, last)
+    return _forward(tokens, positions, slots, view, placed, tokens.shape[1], keys, model, sizes)
+
+
+@compiled
 def _longer(tokens, token):  # type: ignore[no-untyped-def]
     """Tokens [1, Q] with one more."""
     made = np.empty((1, tokens.shape[1] + 1), np.int64)

@@ -14,7 +14,7 @@ from spec_core.judge import NOBODY
 from spec_core.models.base import ModelError, View
 from spec_core.models.beam import beam, harvest
 from spec_core.models.cache import SlotCache
-from spec_core.models.chain import chain, feed
+from spec_core.models.chain import branch, chain, feed
 from spec_core.models.fast import Layer, Reader, Shape, check, rotations, sliding_windows
 from spec_core.models.forward import Sizes, forward, padded
 from spec_core.models.products import panels
@@ -136,6 +136,14 @@ class CompiledModel:
         logits = feed(
             tokens, first, min(keep, tokens.shape[1]), placed, place, self.arrays, self.widths
         )
+        return logits[None, :, : self.vocab_size]
+
+    def branch(
+        self, numbers: np.ndarray, seen: np.ndarray, first: int, cache: SlotCache
+    ) -> np.ndarray:
+        """The same of a tree's nodes, as `tree.Grown` has them; the root goes to `first`."""
+        placed, place = cache.place
+        logits = branch(numbers, seen, first, placed, place, self.arrays, self.widths)
         return logits[None, :, : self.vocab_size]
 
     def chain(
