@@ -16,6 +16,7 @@ import torch
 from benchmarks.common import RESULTS, pick, quartiles, save
 from spec_core import AUTOREGRESSIVE, Fixed, Plan, SpeculativeDecoder, load_pair
 from spec_core.drafters.lm import ModelDrafter
+from spec_core.menu import read_name
 from spec_core.models.base import Model, View
 from spec_core.tensors import causal
 
@@ -155,7 +156,10 @@ def main() -> None:
     pair = load_pair()
     assert isinstance(pair.drafter, ModelDrafter)
     prompts = pick("test", 5)
-    plans = {"chain of 6": Plan(6, budget=7), "beam 6 x 4 of 16": Plan(6, width=4, budget=16)}
+    plans = {
+        "chain of 6": Plan(6, budget=7), "chain-16@0.1": read_name("chain-16@0.1"),
+        "beam 6 x 4 of 16": Plan(6, width=4, budget=16),
+    }  # fmt: skip
     content = {
         "target": curves(pair.target, options.repeats),
         "draft": curves(pair.drafter.model, options.repeats),

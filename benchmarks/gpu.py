@@ -1,7 +1,8 @@
 """Speed on a GPU: bandwidth, step costs, and decoding against transformers at the size of an 8B.
 
-Two targets: the embedded one inflated to that shape, so that acceptance is real, and random weights
-of Llama-3-8B's shape. A part that fails says so in the results and the rest goes on.
+Three targets: the embedded one inflated to that shape, so that acceptance is real, and random
+weights in the shapes of Llama 3 8B and Qwen3 4B. A part that fails says so in the results and the
+rest goes on.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ import torch
 
 from benchmarks.common import machine, quartiles, save
 from benchmarks.curves import step
-from benchmarks.gpu_target import SMOKE, Place, Scale, Target, inflated_target, random_target
+from benchmarks.gpu_target import (
+    SMOKE,
+    Place,
+    Scale,
+    Target,
+    inflated_target,
+    llama_target,
+    qwen3_target,
+)
 from spec_core import AUTOREGRESSIVE, Fixed, Pair, Plan, SpeculativeDecoder
 from spec_core.graphs import Static
 from spec_core.models.base import first_line
 from spec_core.models.fast import FastModel
 
-TARGETS = {"inflated": inflated_target, "random": random_target}
+TARGETS = {"inflated": inflated_target, "llama": llama_target, "qwen3": qwen3_target}
 PARTS = ["bandwidth", *TARGETS]
 PLANS = {"chain of 6": Plan(6, budget=7), "beam 6 x 4 of 32": Plan(6, width=4, budget=32)}
 

@@ -19,14 +19,22 @@ from spec_core.models.fast import FastModel
 from spec_core.models.load import load_model, read_config
 from spec_core.models.weights import Weights, load
 
-LLAMA_3_8B = {
+Shape = dict[str, Any]
+LLAMA_3_8B: Shape = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
     "max_position_embeddings": 8192,
+    "rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"},
 }  # fmt: skip
-TINY = LLAMA_3_8B | {
+QWEN3_4B: Shape = {
+    "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+    "max_position_embeddings": 40960, "tie_word_embeddings": True,
+    "rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"},
+}  # fmt: skip
+SMALLER: Shape = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 500, "max_position_embeddings": 1024,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 500, "max_position_embeddings": 1024,
 }  # fmt: skip
 
 
@@ -39,7 +47,8 @@ class Scale:
     larger: dict[str, int] = field(
         default_factory=lambda: {"hidden": 4096, "layers": 32, "intermediate": 14336}
     )
-    shape: dict[str, int] = field(default_factory=lambda: LLAMA_3_8B)
+    llama: Shape = field(default_factory=lambda: LLAMA_3_8B)
+    qwen3: Shape = field(default_factory=lambda: QWEN3_4B)
     nodes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     widths: tuple[int, ...] = (1, 2, 4, 8)
     context: int = 512
@@ -51,7 +60,8 @@ class Scale:
 
 
 SMOKE = Scale(
-    copied=1 << 20, source=embedded.draft_path(), shape=TINY, nodes=(1, 4), widths=(1, 2),
+    copied=1 << 20, source=embedded.draft_path(), nodes=(1, 4), widths=(1, 2),
+    llama=LLAMA_3_8B | SMALLER, qwen3=QWEN3_4B | SMALLER,
     larger={"hidden": 512, "layers": 2, "intermediate": 600}, context=20,
     samples=2, inner=1, prompts=1, new_tokens=6, repeats=1,
 )  # fmt: skip
@@ -137,13 +147,10 @@ def embedded_prompts(scale: Scale) -> list[list[int]]:
     return [t[-min(map(len, texts)) :] for t in texts]
 
 
-def random_prompts(scale: Scale) -> list[list[int]]:
+def random_prompts(scale: Scale, vocabulary: int) -> list[list[int]]:
     """Tokens drawn evenly."""
     chance = random.Random(0)
-    return [
-        [chance.randrange(scale.shape["vocab_size"]) for _ in range(32)]
-        for _ in range(scale.prompts)
-    ]
+    return [[chance.randrange(vocabulary) for _ in range(32)] for _ in range(scale.prompts)]
 
 
 def inflated_target(scale: Scale, place: Place) -> Target:
@@ -159,10 +166,20 @@ def inflated_target(scale: Scale, place: Place) -> Target:
     return Target(module, draft, embedded_prompts(scale), place)
 
 
-def random_target(scale: Scale, place: Place) -> Target:
-    """Random weights in the shape of a known model."""
+def llama_target(scale: Scale, place: Place) -> Target:
+    """Random weights in the shape of Llama 3 8B."""
     from transformers import LlamaConfig
 
-    ropes = {"rope_theta": 500000.0, "rope_type": "default"}
-    module = module_of(LlamaConfig(**scale.shape, rope_parameters=ropes), place)
-    return Target(module, None, random_prompts(scale), place)
+    return _random(LlamaConfig(**scale.llama), scale, place)
+
+
+def qwen3_target(scale: Scale, place: Place) -> Target:
+    """Random weights in the shape of Qwen3 4B."""
+    from transformers import Qwen3Config
+
+    return _random(Qwen3Config(**scale.qwen3), scale, place)
+
+
+def _random(config: Any, scale: Scale, place: Place) -> Target:
+    prompts = random_prompts(scale, config.vocab_size)
+    return Target(module_of(config, place), None, prompts, place)

@@ -121,7 +121,7 @@ def measured(
     policies = candidates(static, list(map(Path, folders)))
     live, costs = by_turns(pair, trace, policies, prompts, repeats)
     predicted = {name: promised(trace, costs, policy) for name, policy in policies.items()}
-    name = f"T = {whole.meta.temperature:g}, {len(prompts)} prompts"
+    name = f"T = {whole.meta.temperature:g}, {len(prompts)} prompts, {static}"
     return name, {**compared(live, predicted), "static_plan": static}
 
 

@@ -71,12 +71,19 @@ def costs(options: argparse.Namespace, made: list[Trace], batches: tuple[int, ..
     """The cost table, measured here unless it is given, or kept and large enough."""
     if options.costs is not None:
         return Costs.read(options.costs)
-    where, sizes = folder(options) / "costs.json", contexts(made)
+    where, sizes, batches = folder(options) / "costs.json", contexts(made), (1, *batches)
     if where.exists():
         kept = Costs.read(where)
         if set(batches) <= set(kept.batches) and kept.contexts[-1] >= sizes[-1]:
             return kept
-    asked = ["--batches", *batches, "--contexts", *sizes, "--menu", *made[0].menu.names]
+    asked = [
+        "--batches",
+        *sorted(set(batches)),
+        "--contexts",
+        *sizes,
+        "--menu",
+        *made[0].menu.names,
+    ]
     asked += ["--minutes", options.calibrate_minutes, "--threads", options.threads]
     _done(calibrate(["--out", str(where), *map(str, asked)]))
     return Costs.read(where)

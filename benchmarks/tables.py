@@ -102,7 +102,7 @@ def gpu() -> str:
         return "\n".join(lines)
     content = read("gpu")
     lines = ["| on a GPU | tokens/s, median | tokens per cycle |", "|---|---|---|"]
-    for target in ("inflated", "random"):
+    for target in ("inflated", "llama", "qwen3"):
         for name, made in content.get(target, {}).get("generation", {}).items():
             speed = made.get("tokens_per_second", {}).get("median")
             each = made.get("tokens_per_cycle")

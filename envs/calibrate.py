@@ -16,16 +16,14 @@ import numpy as np
 import torch
 
 from envs.cost import Costs, plain
+from envs.probes import QUESTIONS, learned, questioned
 from envs.provenance import commit, device_name, pair_key
 from envs.rounds import Key, Measure, Rounds, Tell, bar, spread
 from envs.shapes import drafts, widths
 from envs.staircase import next_larger, rising
 from envs.stand import MOST, SPARE, Stand, stands
-from spec_core.chooser import Network
 from spec_core.cli import Parser
 from spec_core.clock import now
-from spec_core.features import FEATURES, LEVEL_FEATURES
-from spec_core.learned import MenuPolicy, StopPolicy
 from spec_core.menu import DEFAULT_MENU, Menu
 from spec_core.pair import Pair, load_pair
 from spec_core.plan import Plan
@@ -37,7 +35,6 @@ COARSE = (24, 32, 48, 64, 96, 128, 192)
 BATCHES = [1, 4, 16, 64]
 CONTEXTS = (64, 256, 512)
 LARGE = 8  # batches from here on are measured at some sizes only, the others cost the next larger
-QUESTIONS = 6
 PERIOD = 16  # tokens after which a text repeats itself
 FEW = (1, 2, 3, 4, 5, 7, 9, 13, 17)
 KINDS = {
@@ -46,28 +43,6 @@ KINDS = {
     "overhead": ("batches", "contexts"), "decide": ("batches", "contexts"),
     "asked": ("batches", "contexts"), "unasked": ("batches", "contexts"),
 }  # fmt: skip
-
-
-def network(inputs: int, choice: int) -> Network:
-    """A network of the usual size, which takes one of two choices whatever it sees."""
-    hidden, outputs = 64, 2
-    sizes = [(hidden, inputs), (hidden, hidden), (outputs, hidden)]
-    weights = [np.zeros(size, np.float32) for size in sizes]
-    weights[0] += 0.01  # what reads nothing would cost nothing
-    biases = [np.zeros(rows, np.float32) for rows, _ in sizes]
-    biases[-1][choice] = 1
-    return Network(weights, biases)
-
-
-def learned() -> MenuPolicy:
-    """A learned policy, which drafts two tokens."""
-    return MenuPolicy(Menu.of(["ar", "chain-2"]), network(len(FEATURES), 1))
-
-
-def questioned() -> StopPolicy:
-    """A learned policy that is asked `QUESTIONS` times per cycle and never stops."""
-    inputs = len(FEATURES) + len(LEVEL_FEATURES)
-    return StopPolicy(Plan(QUESTIONS + 1), network(inputs, 0))
 
 
 def measurements(

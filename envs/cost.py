@@ -94,6 +94,15 @@ class Costs:
             words += [f"--{setting}", self.machine[setting]] if setting in self.machine else []
         return " ".join(map(str, [*words, "--out", "costs.json"]))
 
+    def reaches(self, length: int) -> None:
+        """Refuse a text that is longer than any that was measured."""
+        self._place("contexts", length)
+
+    def adding(self) -> None:
+        """Refuse to say what a row adds to a batch where one alone was not measured."""
+        if self.batches[0] != 1:
+            raise ValueError(f"batches need the price of one text too: {self._command(batches=1)}")
+
     def _place(self, axis: str, sizes: ArrayLike) -> NDArray:
         """Where on an axis the next measured size is."""
         known, wanted = getattr(self, axis), np.asarray(sizes)
@@ -190,10 +199,11 @@ class Prices:
 
 def price(trace: Trace, costs: Costs, batch: int = 1) -> Prices:
     """The prices of a recording on a device."""
+    costs.reaches(int(trace.lengths.max()))
     levels, nodes = run_sizes(trace, costs.early)
     alone = costs.early and batch == 1  # so that the past may draft instead of the model
     run = levels - trace.shapes["spared"] if alone else levels
-    draft, context = drafted(trace, costs, run, batch), grains(trace)[:, None] * GRAIN
+    draft, context = drafted(trace, costs, run, batch), lengths(costs, grains(trace))[:, None]
     recalled = (levels > 0) & (run == 0)
     if recalled.any():
         draft = np.where(recalled, costs.recalling(), draft)
@@ -207,11 +217,17 @@ def grains(trace: Trace) -> NDArray:
     return made
 
 
+def lengths(costs: Costs, grains: NDArray) -> NDArray:
+    """The lengths that stand for grains: their middles, of the last one what was measured."""
+    middle: NDArray = grains * GRAIN + GRAIN // 2
+    return np.minimum(middle, np.maximum(costs.contexts[-1], grains * GRAIN))
+
+
 def drafted(trace: Trace, costs: Costs, run: NDArray, batch: int) -> Floats:
     """[N, M] seconds of so many rounds of every plan."""
     widest = [max(widths(plan)) if drafts(plan) else 1 for plan in trace.menu.plans]
     width = np.where(run > 0, np.broadcast_to(widest, run.shape), 1)
-    return costs.drafting(width, run, grains(trace)[:, None] * GRAIN, batch)
+    return costs.drafting(width, run, lengths(costs, grains(trace))[:, None], batch)
 
 
 def run_sizes(trace: Trace, early: bool) -> tuple[NDArray, NDArray]:

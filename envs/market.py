@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.cost import GRAIN, Costs, Prices, drafted, grains, price, run_sizes
+from envs.cost import Costs, Prices, drafted, grains, lengths, price, run_sizes
 from envs.shapes import branches
 from envs.trace import Trace
 
@@ -99,11 +99,11 @@ class Market:
         prices: list[Prices] = [price(trace, costs, load) for load in self.loads]
         self.nodes = prices[0].nodes
         self.draft = np.stack([p.draft for p in prices])  # [loads, N, M]
-        self.first: Floats | None = None  # [N, M] what drafts cost that no other row shares
-        if costs.packed and costs.batches[0] == 1 and max(self.loads) > 1:
-            self.first = drafted(trace, costs, run_sizes(trace, costs.early)[0], 1)
+        self.packed = costs.packed and max(self.loads) > 1
+        if self.packed:
+            self._add_rows(costs)
         sizes = np.arange(1, int(self.nodes.max()) + 1)
-        used = GRAIN * np.arange(int(self.bucket.max()) + 1)
+        used = lengths(costs, np.arange(int(self.bucket.max()) + 1))
         self.branched = np.array([int(branches(plan)) for plan in trace.menu.plans])
         forms = np.array([False, True])[:, None, None]
         self.verify = np.stack(
@@ -113,6 +113,14 @@ class Market:
             np.array([price(load) if learned else 0.0 for load in self.loads])
             for price in (costs.deciding, costs.asking)
         )
+
+    def _add_rows(self, costs: Costs) -> None:
+        """What drafts cost in a row alone, and a first level, which whoever drafts has all run."""
+        costs.adding()
+        self.alone = drafted(self.trace, costs, run_sizes(self.trace, costs.early)[0], 1)  # [N, M]
+        context = lengths(costs, self.bucket)
+        self.begun = np.stack([costs.drafting(1, 1, context, load) for load in self.loads])
+        self.begun_alone = costs.drafting(1, 1, context)  # [N]; of all loads [loads, N]
 
     def seconds(self, at: Ints, cycles: Cycles, batches: Batches) -> Floats:
         """Every environment's share of its batch's cycle, [B]."""
@@ -131,13 +139,16 @@ class Market:
         The longest pays what it would alone; each adds what a row of a full batch adds to its own.
         """
         own = self.draft[batches.place, at, plans]
-        if self.first is None or (batches.sizes == 1).all():
+        if not self.packed or (batches.sizes == 1).all():
             return batches.most(own)
-        alone = self.first[at, plans]
-        sizes = batches.sizes.reshape(-1, *[1] * (own.ndim - 1))
-        most, more = batches.most(alone), own - alone
+        alone, column = self.alone[at, plans], [-1, *[1] * (own.ndim - 1)]
+        idle = own == 0
+        own = np.where(idle, self.begun[batches.place, at].reshape(column), own)
+        alone = np.where(idle, self.begun_alone[at].reshape(column), alone)
+        sizes, more = batches.sizes.reshape(column), own - alone
         others = (sizes * batches.means(more) - batches.most(more)) / np.maximum(sizes - 1, 1)
-        return np.where(sizes > 1, most + others, batches.most(own))
+        whole = np.where(sizes > 1, batches.most(alone) + others, batches.most(own))
+        return np.where(batches.most(~idle), whole, 0)
 
     def _paid(self, sizes: NDArray, batches: Batches) -> NDArray:
         """[batches, any] the size, nodes or length, that all of a batch are paid as."""

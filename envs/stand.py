@@ -17,7 +17,7 @@ from spec_core.drafters.lm import prefill
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE, Plan
 from spec_core.policy import Policy
-from spec_core.tree import Line, Tree
+from spec_core.tree import Grown, Line, Tree
 
 SPARE = 80  # tokens that a measured text may still grow
 MOST = 256  # nodes of a measured tree
@@ -110,11 +110,13 @@ class Stand:
             return self.line(1)
         index = torch.arange(nodes, device=self.tokens.device).expand(self.batch, -1)
         depths = (index + 1).float().log2().floor().long()
-        return Tree(
-            (self.tokens[:, -1:] + index) % self.pair.target.vocab_size,
-            ((index - 1) // 2).clamp(min=0), depths, -depths.float(),
-            torch.full_like(index, -1), depth=int(depths.max()),
-        )  # fmt: skip
+        tokens = (self.tokens[:, -1:] + index) % self.pair.target.vocab_size
+        numbers = (tokens, ((index - 1) // 2).clamp(min=0), depths, torch.full_like(index, -1))
+        made = Tree(*numbers[:3], -depths.float(), numbers[3], depth=int(depths.max()))
+        if self.batch > 1 or not tokens.is_cpu:
+            return made
+        parts = made.scores.numpy(), made.ancestors.numpy(), made.depth
+        return Grown(torch.stack(numbers).numpy(), *parts)
 
     def line(self, nodes: int) -> Tree:
         """Trees of so many nodes, each under the one before: what comes of drafting a chain."""

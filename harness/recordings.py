@@ -71,10 +71,11 @@ def _contexts(longest: int) -> list[int]:
 def _calibrate(
     config: Any, menu: Menu, loads: list[int], contexts: list[int], root: Path, stop: Stop
 ) -> Path:
+    batches = sorted({1, *loads})  # what a row adds is told from one alone
     words = [
-        "envs.calibrate", *_models(config), "--menu", *menu.names, "--batches", *sorted(set(loads)),
+        "envs.calibrate", *_models(config), "--menu", *menu.names, "--batches", *batches,
         "--contexts", *contexts,
-        "--temperature", config.temperature, "--minutes", 0.5 * len(set(loads)),
+        "--temperature", config.temperature, "--minutes", 0.5 * len(batches),
     ]  # fmt: skip
     words += ["--threads", config.threads] if config.threads else []
     file = root / f"costs-{_key(config, words)}.json"

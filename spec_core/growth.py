@@ -39,6 +39,7 @@ class Growth:
     depths: tuple[int, ...]  # rounds per sequence
     budgets: tuple[int, ...]  # nodes per sequence, the root included
     budget: Tensor  # the same, [B, 1]
+    limits: Tensor  # [B, 1] rounds that a chain may have within its budget
     slots: Tensor  # [1, pool] the draft slot of each candidate's parent; the root's own is 0
     padded: bool  # some sequence has fewer candidates than the padding
 
@@ -51,12 +52,6 @@ class Growth:
     def chain(self) -> bool:
         """One candidate per round for everybody."""
         return self.single and not self.padded and len(self.levels) < min(self.budgets)
-
-    @cached_property
-    def limits(self) -> Tensor:
-        """[B, 1] how deep a chain may be."""
-        depths = torch.tensor(self.depths, device=self.budget.device)
-        return torch.minimum(depths[:, None], self.budget - 1)
 
     @cached_property
     def expanded(self) -> int:
@@ -159,6 +154,7 @@ def grow(plans: tuple[Plan, ...], sampled: bool, device: torch.device) -> Growth
         depths=tuple(plan.depth for plan in plans),
         budgets=budgets,
         budget=torch.tensor(budgets, device=device)[:, None],
+        limits=torch.tensor([[min(p.depth, p.budget - 1)] for p in plans], device=device),
         slots=_slots(levels).to(device),
         padded=any(level.allowed is not None for level in levels)
         or len({p.budget for p in plans}) > 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,6 +105,11 @@ class Session:
         self.prefill_seconds = now() - start
         self._drop_finished()
 
+    @cached_property
+    def near(self) -> bool:
+        """Whether a host read waits for nothing."""
+        return self.target.device.type == "cpu"
+
     @property
     def done(self) -> bool:
         """Whether every sequence has ended."""
@@ -146,11 +152,10 @@ class Session:
         self.chance.lengths = [len(s.tokens) for s in active]
         depth = max(plan.depth for plan in self.plans)
         idle = depth == 0 or max(plan.budget for plan in self.plans) == 1
-        near = self.target.device.type == "cpu"
-        alone, roots = near and len(active) == 1, None
+        alone, roots = self.near and len(active) == 1, None
         if not alone:  # an upload waits for the device: here nothing is under way yet
             roots = tensor([s.tokens[-1:] for s in active], self.target.device)
-        if not near:
+        if not self.near:
             self.base = self._base()
             self.verifier.prepare(self.chance, depth)
         if idle:
@@ -162,9 +167,9 @@ class Session:
         rank = self.verifier.ranker(self.chance, depth)
         texts = [s.tokens for s in active]
         tree = yield from draft(self.drafting, texts, growth, rank, roots, ask)
-        if tree.chain or not near:
+        if tree.chain or not self.near:
             return tree
-        return tree.first(max(tree.counts))  # on the CPU a host read is free, padding is not
+        return tree.first(max(tree.counts))  # a host read is free, padding is not
 
     @property
     def greedy(self) -> bool:
@@ -184,7 +189,7 @@ class Session:
             return self.target.branch(tree.numbers, tree.sees, lengths[0] - 1, self.cache)
         if tree.chain and len(lengths) == 1:
             return straight(self.target, tree.tokens, lengths[0] - 1, self.cache, tree.nodes)
-        base = self._base() if self.target.device.type == "cpu" else self.base
+        base = self._base() if self.near else self.base
         slots = ahead(base, 0, tree.nodes)
         positions = slots if tree.chain else base + tree.depths
         span = max(lengths) - 1 + tree.nodes

@@ -137,7 +137,7 @@ class Counting:
         self.model, self.rows, self.queries = model, [], []
 
     def __getattr__(self, name: str):
-        if name in ("chain", "feed", "straight"):
+        if name in ("beam", "branch", "chain", "feed", "straight"):
             raise AttributeError("there is no way past forward")
         return getattr(self.model, name)
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from traces import lettered, recorded
 
 from envs import calibrate, rounds
-from envs.calibrate import few, learned, measure, shapes_of, sizes_for
+from envs.calibrate import few, measure, shapes_of, sizes_for
 from envs.cost import Costs, price
+from envs.probes import learned
 from envs.rounds import LEAST, TAKES, Rounds, spread
 from envs.staircase import next_larger, rising
 from envs.stand import stands

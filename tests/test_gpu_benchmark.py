@@ -20,9 +20,9 @@ def test_everything_runs_in_miniature(capsys):
     found = json.loads(capsys.readouterr().out)
     assert "failed" not in json.dumps(found) and found["machine"]["gpu"] is None
     assert found["bandwidth"]["gb_per_second"] > 0
-    assert list(found["inflated"]) == PIECES and "draft" not in found["random"]
+    assert list(found["inflated"]) == PIECES and "draft" not in found["llama"]
     assert found["inflated"]["draft"]["six levels"]["2"]["median"] > 0
-    for name in ("inflated", "random"):
+    for name in ("inflated", "llama", "qwen3"):
         assert set(found[name]["steps"]["recorded"]) == {"1", "4"}
         made = found[name]["generation"]
         assert {"plain", "plain, direct", "transformers", "transformers static"} <= set(made)
@@ -42,7 +42,7 @@ def test_a_part_that_fails_says_so_and_the_rest_goes_on(monkeypatch, tmp_path, c
     class Target:
         bytes_read, draft = 12, None
 
-    targets = {"inflated": broken, "random": lambda *_: Target()}
+    targets = {"inflated": broken, "llama": lambda *_: Target()}
     monkeypatch.setattr(gpu, "TARGETS", targets)
     monkeypatch.setattr(gpu, "bandwidth", broken)
     monkeypatch.setattr(gpu, "verify_curve", broken)
@@ -57,7 +57,7 @@ def test_a_part_that_fails_says_so_and_the_rest_goes_on(monkeypatch, tmp_path, c
     said = {"failed": "OutOfMemoryError: CUDA out of memory."}
     assert seen == 5 and found["bandwidth"] == said and found["inflated"] == {"target": said}
     right = {"target": {"bytes_read_per_step": 12}, "steps": said, "generation": {"plain": 1}}
-    assert found["random"] == right
+    assert found["llama"] == right
 
 
 def test_without_a_gpu_it_says_what_to_do(monkeypatch, capsys):

@@ -26,6 +26,9 @@ from spec_core.graphs import QUERIES, Lease, Static, span_bucket, static
 from spec_core.models.base import ModelError, View
 from spec_core.models.compiled import CompiledModel
 from spec_core.models.fast import FastModel
+from spec_core.rows import Torch
+from spec_core.tree import Tree
+from spec_core.verifiers import coupled
 
 HOST_READS = ("_local_scalar_dense", "nonzero", "lift_fresh", "is_nonzero", "item", "equal")
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
@@ -202,6 +205,31 @@ def test_texts_are_the_same(kind, temperature):
         assert decoder.generate(PROMPTS, **options).tokens == right.tokens
         assert decoder.generate(PROMPTS[:1], **options).tokens == right.tokens[:1]
     assert pair.target.recorder.recorded > 10
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__")  # the host's noise is an array
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("plan", PLANS)
+def test_far_from_the_host_a_cycle_uploads_first_and_reads_once(monkeypatch, plan, temperature):
+    """A GPU's way, as far as a CPU can go it: torch's walk, and roots before the forwards."""
+    reads, read = [], Tree.read
+    monkeypatch.setattr(Tree, "read", lambda *parts: reads.append(parts) or read(*parts))
+    monkeypatch.setattr(coupled, "rows", lambda cpu: Torch())
+    options = {"max_new_tokens": 12, "seed": 3, "temperature": temperature}
+    right = SpeculativeDecoder(pair_of("near", "fast"), Fixed(AUTOREGRESSIVE))
+    texts = right.generate(PROMPTS, **options).tokens
+    decoder = SpeculativeDecoder(static_pair("near"), Fixed(plan))
+    session = decoder.open(PROMPTS, **options)
+    session.near, before, order = False, len(reads), []
+    upload, forward = session.verifier.prepare, session.score
+    monkeypatch.setattr(
+        session.verifier, "prepare", lambda *parts: order.append("upload") or upload(*parts)
+    )
+    monkeypatch.setattr(session, "score", lambda tree: order.append("score") or forward(tree))
+    decoder.run(session)
+    assert [sequence.new for sequence in session.sequences] == texts
+    assert len(reads) - before == session.cycles
+    assert order == ["upload", "score"] * session.cycles
 
 
 def test_memory_serves_the_next_session_and_no_two_at_once():

@@ -9,7 +9,7 @@ import pytest
 from recalled import longest
 from small import Letters
 from test_trace import same
-from traces import costs_of, invented, lettered, meta_of, prompts, recorded
+from traces import costs_of, grained, invented, lettered, meta_of, prompts, recorded
 
 from envs.cost import price
 from envs.oracle import static
@@ -72,7 +72,7 @@ def test_levels_that_the_past_drafts_alone_are_recorded_and_cost_no_round():
     assert not spared[trace.first[1] :].any() and not trace.shapes["spared"][:, [0, 2]].any()
     cheap = costs_of((1, 4), contexts=[16, 999], recall=0.125)
     drafts = price(trace, cheap).draft[:, 1]
-    lengths = trace.lengths // 16 * 16
+    lengths = grained(trace.lengths)
     assert drafts[0] == 0.125 and drafts[at] == cheap.drafting(1, levels - spared, lengths)[at]
     assert price(trace, cheap, 4).draft[0, 1] == cheap.drafting(1, 6, lengths[0], 4)
     with pytest.raises(ValueError, match="calibrate --recall"):

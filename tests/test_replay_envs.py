@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from traces import costs_of, invented, lettered, recorded
+from traces import costs_of, grained, invented, lettered, recorded
 
 import envs  # noqa: F401  (registers the environments)
 from envs.cost import price
@@ -97,7 +97,7 @@ def test_a_batch_waits_for_its_longest_draft_and_its_largest_tree():
             cells = at[group], plans[group]
             width = np.array([1, 1, 1, 2])[plans[group]]
             levels = trace.shapes["levels"][cells].astype(int)
-            contexts = trace.lengths[at[group]] // 16 * 16
+            contexts = grained(trace.lengths[at[group]])
             draft = costs.drafting(width, levels, contexts, load).max()
             nodes = int(trace.shapes["drafted"][cells].max()) + 1
             whole = draft + costs.verifying(nodes, contexts.max(), load, 3 in plans[group]) + 0.25
@@ -111,19 +111,27 @@ def test_where_padding_is_left_out_a_text_costs_what_it_adds():
     for plans in ([1, 0, 3], [2, 2, 2], [0, 0, 0], [0, 2, 0], [3, 1, 3]):
         at, plans = env.engine.at.copy(), np.array(plans)
         info = env.step(plans)[4]
-        cells, lengths = (at, plans), trace.lengths[at] // 16 * 16
+        cells, lengths = (at, plans), grained(trace.lengths[at])
         width = np.array([1, 1, 1, 2])[plans]
         levels = trace.shapes["levels"][cells].astype(int)
-        alone, full = (costs.drafting(width, levels, lengths, load) for load in (1, 3))
+        begun = np.where(levels.max() > 0, np.maximum(levels, 1), 0)  # the first is everybody's
+        alone, full = (costs.drafting(width, begun, lengths, load) for load in (1, 3))
         more = full - alone  # what two rows of three add, and one of them half of
         draft = alone.max() + (more.sum() - more.max()) / 2
         nodes = trace.shapes["drafted"][cells].mean() + 1
-        context = int((lengths // 16).mean()) * 16
+        context = grained(np.array(int((trace.lengths[at] // 16).mean()) * 16))
         low, high = costs.verifying([int(nodes), int(np.ceil(nodes))], context, 3)
         whole = draft + low + (nodes % 1) * (high - low)
         assert info["seconds"] == pytest.approx(whole / 3)
         if len({*zip(width, levels, strict=True)}) == 1 and nodes % 1 == 0:
             assert draft == pytest.approx(full.max())
+
+
+def test_a_table_without_single_texts_does_not_say_what_a_row_adds():
+    trace = recorded(lettered(), count=4)
+    with pytest.raises(ValueError, match=r"need the price of one text too: .*--batches 1 3"):
+        ReplayVectorEnv(trace, costs_of((3,), packed=True), num_envs=3, loads=(3,))
+    ReplayVectorEnv(trace, costs_of((3,)), num_envs=3, loads=(3,))
 
 
 def test_bad_actions_and_options_are_refused():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from replays import BANDS, BUDGETS, MENU, Rounds, both, draw, on
 from small import Letters
-from traces import costs_of, lettered, recorded
+from traces import costs_of, grained, lettered, recorded
 
 from envs.cost import price
 from envs.replay import ReplayEnv, ReplayVectorEnv
@@ -122,7 +122,7 @@ def test_cycles_that_ask_nothing_are_charged_once_and_counted_with_the_next():
         plan, asked = int(cycles.plans[0]), int(cycles.asked[0])
         right += engine.market.draft[0, at, int(cycles.drafts[0])] + 0.25 + 0.03 * asked
         nodes = engine.trace.shapes["drafted"][at, plan] + 1
-        right += float(costs.verifying(nodes, trace.lengths[at] // 16 * 16, branched=False))
+        right += float(costs.verifying(nodes, grained(trace.lengths[at]), branched=False))
         silent += not asked
         close(done)
 

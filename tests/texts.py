@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 
 from small import pair_of
@@ -22,18 +23,31 @@ SAMPLINGS = {
     "warm nucleus": {"temperature": 0.7, "top_p": 0.8},
     "few": {"temperature": 0.7, "top_k": 5},
 }
+
+
+def some_template(seed: int, nodes: int = 9) -> Plan:
+    """A shape by chance; ranks of siblings count from 0."""
+    chance, parents, ranks = random.Random(seed), list[int](), list[int]()
+    for node in range(nodes):
+        parents.append(chance.randint(0, node))
+        ranks.append(parents[:-1].count(parents[-1]))
+    return Plan.of(Template(tuple(parents), tuple(ranks)))
+
+
 PLANS = {
+    "autoregressive": AUTOREGRESSIVE,
     "chain": Plan(4),
     "beam": Plan(4, width=3, budget=40),
     "pruned beam": Plan(4, width=3, children=2, budget=6),
     "template": Plan.of(Template((0, 0, 1, 1, 2, 3, 6), (0, 1, 0, 1, 0, 0, 1))),
+    "random template": some_template(3),
     "threshold": Plan(4, width=4, threshold=0.1),
     "threshold chain": Plan(6, budget=7, threshold=0.2),
     "nothing passes": Plan(3, threshold=1.0),
     "best": Plan(5, width=2, budget=10, frontier="best"),
     "best above threshold": Plan(5, width=3, threshold=0.05, frontier="best"),
 }
-EVERY = [AUTOREGRESSIVE, *PLANS.values()]
+EVERY = list(PLANS.values())
 
 
 def run(pair, policy, prompts=PROMPTS, coupled=True, **options):

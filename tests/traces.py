@@ -41,6 +41,11 @@ def recorded(pair: Pair, menu: Menu = SMALL, count: int = 3, rows: int = 4, **fi
     return assemble(meta, list(Recorder(pair, meta, rows).record(prompts(count))))
 
 
+def grained(lengths: np.ndarray) -> np.ndarray:
+    """The lengths that stand for those of texts, by a table up to 64 tokens or more."""
+    return lengths // 16 * 16 + 8
+
+
 def invented(accepted: list[np.ndarray], menu: Menu | None = None, spare: int = 50) -> Trace:
     """Texts where plan m accepts accepted[text][position, m]; a token before each text."""
     counts = np.array([len(a) for a in accepted])

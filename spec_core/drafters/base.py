@@ -32,7 +32,7 @@ class Candidates:
 class Frontier:
     """Drafted nodes to look behind."""
 
-    tokens: Tensor  # [B, W]
+    tokens: Tensor  # [B, W]; NOTHING where a sequence has no such node
     depths: Tensor | int  # [B, W], or one number where all are the same
     ancestors: Tensor | None  # [B, W, slots so far + W] over draft slots; None in a chain
     slot: int  # the draft slot of the first of them; the root's is 0

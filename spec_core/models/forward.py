@@ -1,4 +1,4 @@
-"""The Llama-family forward as machine code for one CPU core; knows no checkpoints and no trees.
+"""The Llama-family forward as machine code for one CPU core; knows no checkpoints.
 
 A token's logits have the same bits in prefill, in plain decoding and in a tree: every number is
 summed in the order of what is seen, whatever else is computed beside it.
