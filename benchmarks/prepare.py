@@ -71,7 +71,7 @@ def costs(options: argparse.Namespace, made: list[Trace], batches: tuple[int, ..
     """The cost table, measured here unless it is given, or kept and large enough."""
     if options.costs is not None:
         return Costs.read(options.costs)
-    where, sizes, batches = folder(options) / "costs.json", contexts(made), (1, *batches)
+    where, sizes = folder(options) / "costs.json", contexts(made)
     if where.exists():
         kept = Costs.read(where)
         if set(batches) <= set(kept.batches) and kept.contexts[-1] >= sizes[-1]:

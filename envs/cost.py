@@ -33,7 +33,7 @@ class Costs:
 
     machine: dict[str, Any]  # device, threads, dtype, pair, commit
     early: bool  # a draft that nobody needs ends early, trees are as large as they are
-    packed: bool  # a text of a batch costs what it drafts itself, not what its longest does
+    packed: bool  # padding is not computed: a batch's trees cost what their mean does
     batches: list[int]
     contexts: list[int]  # tokens of the text
     widths: list[int]  # nodes of the widest round
@@ -97,11 +97,6 @@ class Costs:
     def reaches(self, length: int) -> None:
         """Refuse a text that is longer than any that was measured."""
         self._place("contexts", length)
-
-    def adding(self) -> None:
-        """Refuse to say what a row adds to a batch where one alone was not measured."""
-        if self.batches[0] != 1:
-            raise ValueError(f"batches need the price of one text too: {self._command(batches=1)}")
 
     def _place(self, axis: str, sizes: ArrayLike) -> NDArray:
         """Where on an axis the next measured size is."""
@@ -203,7 +198,10 @@ def price(trace: Trace, costs: Costs, batch: int = 1) -> Prices:
     levels, nodes = run_sizes(trace, costs.early)
     alone = costs.early and batch == 1  # so that the past may draft instead of the model
     run = levels - trace.shapes["spared"] if alone else levels
-    draft, context = drafted(trace, costs, run, batch), lengths(costs, grains(trace))[:, None]
+    widest = [max(widths(plan)) if drafts(plan) else 1 for plan in trace.menu.plans]
+    context = lengths(costs, grains(trace))[:, None]
+    width = np.where(run > 0, np.broadcast_to(widest, run.shape), 1)
+    draft = costs.drafting(width, run, context, batch)
     recalled = (levels > 0) & (run == 0)
     if recalled.any():
         draft = np.where(recalled, costs.recalling(), draft)
@@ -221,13 +219,6 @@ def lengths(costs: Costs, grains: NDArray) -> NDArray:
     """The lengths that stand for grains: their middles, of the last one what was measured."""
     middle: NDArray = grains * GRAIN + GRAIN // 2
     return np.minimum(middle, np.maximum(costs.contexts[-1], grains * GRAIN))
-
-
-def drafted(trace: Trace, costs: Costs, run: NDArray, batch: int) -> Floats:
-    """[N, M] seconds of so many rounds of every plan."""
-    widest = [max(widths(plan)) if drafts(plan) else 1 for plan in trace.menu.plans]
-    width = np.where(run > 0, np.broadcast_to(widest, run.shape), 1)
-    return costs.drafting(width, run, lengths(costs, grains(trace))[:, None], batch)
 
 
 def run_sizes(trace: Trace, early: bool) -> tuple[NDArray, NDArray]:

@@ -1,8 +1,8 @@
 """Batches of replayed environments, and what a cycle of each costs by the table; in numpy.
 
-Environments that share a batch share each cycle's seconds: of its drafts, its trees and its
-decisions. Where padding is computed a draft is as the longest, a tree as the largest; where it is
-not (`Costs.packed`) a row costs what it adds. Knows no heads and no books.
+Environments that share a batch share each cycle's seconds: those of its longest draft, its trees
+and its decisions. Trees are paid as the largest or, where padding is not computed (`Costs.packed`),
+as their mean. Knows no heads and no books.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.cost import Costs, Prices, drafted, grains, lengths, price, run_sizes
+from envs.cost import Costs, Prices, grains, lengths, price
 from envs.shapes import branches
 from envs.trace import Trace
 
@@ -99,9 +99,6 @@ class Market:
         prices: list[Prices] = [price(trace, costs, load) for load in self.loads]
         self.nodes = prices[0].nodes
         self.draft = np.stack([p.draft for p in prices])  # [loads, N, M]
-        self.packed = costs.packed and max(self.loads) > 1
-        if self.packed:
-            self._add_rows(costs)
         sizes = np.arange(1, int(self.nodes.max()) + 1)
         used = lengths(costs, np.arange(int(self.bucket.max()) + 1))
         self.branched = np.array([int(branches(plan)) for plan in trace.menu.plans])
@@ -114,41 +111,16 @@ class Market:
             for price in (costs.deciding, costs.asking)
         )
 
-    def _add_rows(self, costs: Costs) -> None:
-        """What drafts cost in a row alone, and a first level, which whoever drafts has all run."""
-        costs.adding()
-        self.alone = drafted(self.trace, costs, run_sizes(self.trace, costs.early)[0], 1)  # [N, M]
-        context = lengths(costs, self.bucket)
-        self.begun = np.stack([costs.drafting(1, 1, context, load) for load in self.loads])
-        self.begun_alone = costs.drafting(1, 1, context)  # [N]; of all loads [loads, N]
-
     def seconds(self, at: Ints, cycles: Cycles, batches: Batches) -> Floats:
         """Every environment's share of its batch's cycle, [B]."""
         loads = batches.place[batches.starts]
-        draft = self._drafting(at, cycles.drafts, batches)
+        draft = batches.most(self.draft[batches.place, at, cycles.drafts])
         form = batches.most(self.branched[cycles.plans])
         nodes = self._paid(self.nodes[at, cycles.plans], batches)
         bucket = self._paid(self.bucket[at], batches).astype(np.int64)
         verify = self._verifying(loads, form, bucket, nodes)
         decide = self.decide[loads] + self.ask[loads] * cycles.asked[batches.starts]
         return batches.spread((draft + verify + decide) / batches.sizes)
-
-    def _drafting(self, at: Ints, plans: Ints | slice, batches: Batches) -> Floats:
-        """[batches, any] seconds of drafts that share their rounds.
-
-        The longest pays what it would alone; each adds what a row of a full batch adds to its own.
-        """
-        own = self.draft[batches.place, at, plans]
-        if not self.packed or (batches.sizes == 1).all():
-            return batches.most(own)
-        alone, column = self.alone[at, plans], [-1, *[1] * (own.ndim - 1)]
-        idle = own == 0
-        own = np.where(idle, self.begun[batches.place, at].reshape(column), own)
-        alone = np.where(idle, self.begun_alone[at].reshape(column), alone)
-        sizes, more = batches.sizes.reshape(column), own - alone
-        others = (sizes * batches.means(more) - batches.most(more)) / np.maximum(sizes - 1, 1)
-        whole = np.where(sizes > 1, batches.most(alone) + others, batches.most(own))
-        return np.where(batches.most(~idle), whole, 0)
 
     def _paid(self, sizes: NDArray, batches: Batches) -> NDArray:
         """[batches, any] the size, nodes or length, that all of a batch are paid as."""
@@ -172,7 +144,7 @@ class Market:
         place, draft = batches.place[:, None], self.draft[batches.place, at]
         bucket, nodes = self.bucket[at][:, None], self.nodes[at]
         if self.together:
-            draft = batches.spread(self._drafting(at, slice(None), batches))
+            draft = batches.spread(batches.most(draft))
             nodes = batches.spread(self._paid(nodes, batches))
             bucket = batches.spread(self._paid(bucket, batches)).astype(np.int64)
         verify = self._verifying(place, self.branched, bucket, nodes)

@@ -71,11 +71,10 @@ def _contexts(longest: int) -> list[int]:
 def _calibrate(
     config: Any, menu: Menu, loads: list[int], contexts: list[int], root: Path, stop: Stop
 ) -> Path:
-    batches = sorted({1, *loads})  # what a row adds is told from one alone
     words = [
-        "envs.calibrate", *_models(config), "--menu", *menu.names, "--batches", *batches,
+        "envs.calibrate", *_models(config), "--menu", *menu.names, "--batches", *sorted(set(loads)),
         "--contexts", *contexts,
-        "--temperature", config.temperature, "--minutes", 0.5 * len(batches),
+        "--temperature", config.temperature, "--minutes", 0.5 * len(set(loads)),
     ]  # fmt: skip
     words += ["--threads", config.threads] if config.threads else []
     file = root / f"costs-{_key(config, words)}.json"

@@ -108,6 +108,22 @@ def test_bad_input_of_a_process(folders, name):
     assert b"Traceback" not in done.stderr
 
 
+def test_an_output_that_may_not_be_written_is_one_line(folders, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "kept" / "out.txt"
+    path.parent.mkdir()
+    opened = Path.open
+
+    def forbidden(self, mode="r", *rest, **options):  # whoever runs the tests may write anywhere
+        if self == path and mode != "r":
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    assert main(["Hi", *pair(folders), "--max-new-tokens", "2", "--output", str(path)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ") and "Permission denied" in said and "out.txt" in said
+
+
 def test_an_output_that_fails_leaves_no_file(folders, tmp_path):
     path = tmp_path / "out.txt"
     assert main(["", *pair(folders), "--output", str(path)]) == 2

@@ -69,6 +69,22 @@ def test_no_source_file_or_word_is_in_two_splits():
     assert not set(words[1]) & set(words[2])
 
 
+def test_no_file_is_the_source_of_prompts_of_two_splits():
+    for split in embedded.SPLITS:
+        for row in embedded.prompts(split):
+            files = row["source"].split()
+            if row["domain"] in ("code", "prose"):
+                assert len(files) == 1 and files != [corpus.GENERATED]
+            if files != [corpus.GENERATED]:
+                assert {corpus.split_of(name) for name in files} == {split}, row["id"]
+
+
+@pytest.mark.skipif(sys.version_info[:3] != (3, 11, 7), reason="another library than the prompts'")
+def test_prompts_are_from_the_files_they_name():
+    rows = [row for row in embedded.prompts("test") if row["domain"] == "code"]
+    assert all(row["prompt"] in corpus.sources()[row["source"]] for row in rows)
+
+
 def test_shipped_prompts_come_from_their_generators():
     """The generators' prompts can be made again, whatever interpreter runs."""
     shipped = {row["id"]: row["prompt"] for row in embedded.prompts("test")}

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small import CPU, build, closure, load, random_parents
 
 from spec_core.drafters.lm import prefill, straight
@@ -61,6 +63,50 @@ def test_logits_are_those_of_transformers(case, backend):
         first = straight(model, text[None], 0, model.new_cache(1, 40), keep=30)[0]
         right = module(text[None]).logits[0]
     torch.testing.assert_close(first, right, rtol=0, atol=1e-4)
+
+
+ropes = st.sampled_from(
+    [None, LLAMA3, {**ROPE, "rope_type": "yarn"}, {**ROPE, "rope_type": "linear"}]
+)
+shapes = st.fixed_dictionaries({
+    "hidden_size": st.sampled_from([16, 24, 48]), "intermediate_size": st.integers(9, 70),
+    "num_hidden_layers": st.integers(1, 3), "head_dim": st.sampled_from([8, 16, 24]),
+    "tie_word_embeddings": st.booleans(), "rope_theta": st.sampled_from([100.0, 10000.0]),
+})  # fmt: skip
+FEATURES = {
+    "Llama": {"attention_bias": [False, True], "mlp_bias": [False, True]},
+    "Mistral": {"sliding_window": [None, 5, 20]},
+    "Qwen2": {"max_window_layers": [0, 1], "use_sliding_window": [True], "sliding_window": [5, 20]},
+    "Qwen3": {"attention_bias": [False, True]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["fast", "compiled"])
+@pytest.mark.parametrize("family", FEATURES)
+@settings(max_examples=8)
+@given(shapes, ropes, st.sampled_from([1, 2]), st.sampled_from([1, 2, 3]), st.data())
+@torch.no_grad()
+def test_random_configs_give_the_logits_of_transformers(
+    family, backend, sizes, rope, keys, groups, data
+):
+    extra = {name: data.draw(st.sampled_from(some)) for name, some in FEATURES[family].items()}
+    sizes |= {"num_key_value_heads": keys, "num_attention_heads": keys * groups, **extra}
+    theta = sizes.pop("rope_theta")
+    sizes["rope_parameters"] = {"rope_type": "default", **(rope or {}), "rope_theta": theta}
+    module = build(family, **sizes)
+    model, parents = load(module, backend), random_parents(6, 3)
+    seen, found, texts = closure(parents), [], [TEXT[0, :25], TEXT[0, 3:12]]
+    cache, base = model.new_cache(2, 60), torch.tensor([[25], [9]])
+    for row, text in enumerate(texts):
+        prefill(model, cache.rows(row, row + 1), 0, text.tolist(), 0, 7)
+    view = View(base[:, 0], seen[None], span=31)
+    slots, tokens = base + torch.arange(6), TEXT[0, 28:40].view(2, 6)
+    found = model.forward(tokens, base + seen.sum(1) - 1, slots, view, cache, 6)
+    for row, text in enumerate(texts):
+        for node in range(6):
+            right = module(torch.cat((text, tokens[row, seen[node]]))[None]).logits[0, -1]
+            torch.testing.assert_close(found[row, node], right, rtol=0, atol=1e-4)
 
 
 def test_shards_are_one_model():

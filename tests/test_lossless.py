@@ -16,12 +16,11 @@ from spec_core.sequence import Ending
 
 
 def everywhere() -> list:
-    """Every backend, sampling and drafter; quick: most of the compiled one, few of the others."""
+    """Every backend, sampling and drafter; quick: one drafter, few samplings on other backends."""
     cases = []
     for kind, sampling, backend in product(DRAFTERS, SAMPLINGS, BACKENDS):
-        plainest = sampling in ("greedy", "hot") and (backend == "compiled" or kind == "near")
-        most = backend == "compiled" and kind == "near"
-        marks = () if plainest or most else pytest.mark.slow
+        plainest = sampling in ("greedy", "hot") or backend == "compiled"
+        marks = () if plainest and kind == "near" else pytest.mark.slow
         cases.append(pytest.param(kind, sampling, backend, marks=marks))
     return cases
 

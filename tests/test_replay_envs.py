@@ -104,7 +104,7 @@ def test_a_batch_waits_for_its_longest_draft_and_its_largest_tree():
             assert info["seconds"][group] == pytest.approx(whole / load)
 
 
-def test_where_padding_is_left_out_a_text_costs_what_it_adds():
+def test_where_padding_is_left_out_trees_cost_what_their_mean_does():
     trace, costs = recorded(lettered(), count=4), costs_of((1, 3), packed=True)
     env = ReplayVectorEnv(trace, costs, num_envs=3, loads=(3,), learned=False)
     env.reset(seed=0)
@@ -114,24 +114,12 @@ def test_where_padding_is_left_out_a_text_costs_what_it_adds():
         cells, lengths = (at, plans), grained(trace.lengths[at])
         width = np.array([1, 1, 1, 2])[plans]
         levels = trace.shapes["levels"][cells].astype(int)
-        begun = np.where(levels.max() > 0, np.maximum(levels, 1), 0)  # the first is everybody's
-        alone, full = (costs.drafting(width, begun, lengths, load) for load in (1, 3))
-        more = full - alone  # what two rows of three add, and one of them half of
-        draft = alone.max() + (more.sum() - more.max()) / 2
+        draft = costs.drafting(width, levels, lengths, 3).max()
         nodes = trace.shapes["drafted"][cells].mean() + 1
         context = grained(np.array(int((trace.lengths[at] // 16).mean()) * 16))
         low, high = costs.verifying([int(nodes), int(np.ceil(nodes))], context, 3)
         whole = draft + low + (nodes % 1) * (high - low)
         assert info["seconds"] == pytest.approx(whole / 3)
-        if len({*zip(width, levels, strict=True)}) == 1 and nodes % 1 == 0:
-            assert draft == pytest.approx(full.max())
-
-
-def test_a_table_without_single_texts_does_not_say_what_a_row_adds():
-    trace = recorded(lettered(), count=4)
-    with pytest.raises(ValueError, match=r"need the price of one text too: .*--batches 1 3"):
-        ReplayVectorEnv(trace, costs_of((3,), packed=True), num_envs=3, loads=(3,))
-    ReplayVectorEnv(trace, costs_of((3,)), num_envs=3, loads=(3,))
 
 
 def test_bad_actions_and_options_are_refused():

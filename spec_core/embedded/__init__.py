@@ -18,7 +18,7 @@ def draft_path() -> Path:
 
 
 def prompts(split: str) -> list[dict]:
-    """Return the prompts of one split as dicts with id, domain and prompt."""
+    """Return the prompts of one split as dicts with id, domain, prompt and source."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
     with open(HERE / "prompts" / f"{split}.jsonl", encoding="utf-8") as lines:

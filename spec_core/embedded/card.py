@@ -21,10 +21,11 @@ Training text: the sources, docstrings and license of the Python standard librar
 interpreter (PSF License Version 2), and generated documents. The weights may hold
 fragments of that text. Held-out means: other source files, other words and numbers.
 
-Limits: so short a training teaches the target each domain's form, but not to copy from its
-context or to calculate: edits and sums come out wrong. Its greedy text often falls into loops,
-which are easy for the draft and raise the agreement, most of all in `random`; sampled text does so
-less.
+Limits: so short a training teaches the target the look of code, sums, edits, logs and settings;
+its prose soon turns into one of these, and its tables lose count of their columns. It does not copy
+from its context or calculate: edits and sums come out wrong. Its greedy text often falls into
+loops, which are easy for the draft and raise the agreement, most of all in `random`; sampled text
+does so less.
 """
 
 

@@ -8,7 +8,7 @@ import hashlib
 import random
 import re
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -26,6 +26,7 @@ SHARES = {
     "random": 0.06,
 }  # of the training tokens
 PROMPTS = {"train": 60, "dev": 20, "test": 40}
+GENERATED = "generated"  # the source of what no file is behind
 ALWAYS_TRAIN = ("LICENSE.txt", "pydoc_data/topics.py")
 PIECE = 3000  # characters of a code or prose document, about
 CUTS = {"arithmetic": r"(?<=A:)(?= )", "editing": r"(?<=Result:)(?= )"}
@@ -106,34 +107,50 @@ def library_documents(domain: str, split: str) -> list[tuple[str, str]]:
 
 
 @cache
-def sentences(split: str) -> list[str]:
-    """Return short lines of code and prose of the split, as texts to edit."""
-    found = []
-    for _, document in library_documents("prose", split):
+def sentences(split: str) -> dict[str, str]:
+    """Return short lines of code and prose of the split, as texts to edit, and their files."""
+    found: dict[str, str] = {}
+    for name, document in library_documents("prose", split):
         flat = " ".join(document.split())
-        found += re.findall(r"(?<=\. )[A-Z][a-z ,'()-]{60,160}\.", flat)
-    for _, document in library_documents("code", split):
-        found += [line.strip() for line in document.split("\n") if 60 < len(line.strip()) < 100]
-    return sorted(set(found))
+        for text in re.findall(r"(?<=\. )[A-Z][a-z ,'()-]{60,160}\.", flat):
+            found.setdefault(text, name)
+    for name, document in library_documents("code", split):
+        for line in document.split("\n"):
+            if 60 < len(line.strip()) < 100:
+                found.setdefault(line.strip(), name)
+    return found
+
+
+def sourced(domain: str, split: str, seed: int, characters: int) -> list[tuple[str, str]]:
+    """Return (source, document) pairs up to a number of characters (or all the library has)."""
+    stream: Iterator[tuple[str, str]]
+    if domain in GENERATORS:
+        rng, lines = random.Random(f"{domain} {split} {seed}"), list[str]()
+        if domain == "editing":
+            lines = sorted(sentences(split))
+        stream = ((GENERATED, GENERATORS[domain](rng, split, lines)) for _ in count())
+    else:
+        stream = iter(library_documents(domain, split))
+    pieces, size = list[tuple[str, str]](), 0
+    for source, document in stream:
+        if size >= characters:
+            break
+        pieces.append((source, document))
+        size += len(document)
+    return pieces
 
 
 def documents(domain: str, split: str, seed: int, characters: int) -> list[str]:
     """Return documents of a domain up to a number of characters (or all the library has)."""
-    if domain in GENERATORS:
-        rng, lines = random.Random(f"{domain} {split} {seed}"), []
-        if domain == "editing":
-            lines = sentences(split)
-        stream = (GENERATORS[domain](rng, split, lines) for _ in count())
-    else:
-        stream = (document for _, document in library_documents(domain, split))
-    pieces: list[str] = []
-    size = 0
-    for document in stream:
-        if size >= characters:
-            break
-        pieces.append(document)
-        size += len(document)
-    return pieces
+    return [document for _, document in sourced(domain, split, seed, characters)]
+
+
+def origin(domain: str, split: str, source: str, prompt: str) -> str:
+    """Return the files that a prompt quotes, or what made it."""
+    if domain != "editing":
+        return source
+    quoted = {name for text, name in sentences(split).items() if text in prompt}
+    return " ".join(sorted(quoted)) or source
 
 
 def beginning(text: str, domain: str, rng: random.Random, tokens_in: Callable[[str], int]) -> str:
@@ -152,15 +169,18 @@ def domain_prompts(
     domain: str, split: str, seed: int, tokens_in: Callable[[str], int]
 ) -> list[dict]:
     """Return the prompts of a domain and split, as many as PROMPTS says."""
-    rng, found = random.Random(f"prompts {domain} {split} {seed}"), dict[str, None]()
-    for text in documents(domain, split, seed + 1, 600_000):
-        found[beginning(text, domain, rng, tokens_in)] = None
+    rng, found = random.Random(f"prompts {domain} {split} {seed}"), dict[str, str]()
+    for source, text in sourced(domain, split, seed + 1, 600_000):
+        found.setdefault(beginning(text, domain, rng, tokens_in), source)
         found.pop("", None)
         if len(found) == PROMPTS[split]:
             return [
-                {"id": f"{domain}-{split}-{i:03}", "domain": domain, "prompt": prompt}
-                for i, prompt in enumerate(found, start=1)
-            ]
+                {
+                    "id": f"{domain}-{split}-{i:03}", "domain": domain, "prompt": prompt,
+                    "source": origin(domain, split, source, prompt),
+                }
+                for i, (prompt, source) in enumerate(found.items(), start=1)
+            ]  # fmt: skip
     raise ValueError(f"too few {domain} documents for the {split} prompts")
 
 
