@@ -136,9 +136,10 @@ def cells_of(
 
 
 def table(
-    found: dict[Key, list[float]], sizes: dict[str, list[int]], machine: dict[str, Any], pair: Pair
-) -> Costs:
-    """Medians, counts and spreads in the shape of `Costs`; NaN where nothing was measured."""
+    found: dict[Key, list[float]], sizes: dict[str, list[int]], machine: dict[str, Any], pair: Pair,
+    usual: Callable[[list[float]], Any] = np.median,
+) -> Costs:  # fmt: skip
+    """Usual values, counts and spreads in the shape of `Costs`; NaN where nothing was measured."""
     early, packed = pair.target.device.type == "cpu", pair.packs
 
     def of(kind: str, figure: Callable[[list[float]], float]) -> np.ndarray:
@@ -149,7 +150,7 @@ def table(
             made[place] = np.nan if values is None else figure(values)
         return made
 
-    middle = {kind: of(kind, lambda v: float(np.median(v))) for kind in KINDS}
+    middle = {kind: of(kind, lambda v: float(usual(v))) for kind in KINDS}
     middle |= {kind: rising(middle[kind]) for kind in ("draft", "verify", "line")}
     middle = {kind: next_larger(table) for kind, table in middle.items()}
     trees = middle["verify"]
@@ -162,7 +163,7 @@ def table(
         line=np.where(np.isnan(middle["line"]), trees[0], middle["line"]),
         decide=np.maximum(chosen - fixed, 0), ask=np.maximum(asked, 0) / QUESTIONS,
         spread=float(np.nanmedian(spreads["verify"])),
-        recall=float(np.median(found["recall",])) if ("recall",) in found else None,
+        recall=float(usual(found["recall",])) if ("recall",) in found else None,
         measured={kind: {"count": count[kind], "spread": plain(spreads[kind])} for kind in KINDS},
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ def test_a_drafter_that_misses_gives_the_plain_text(sampling, batch):
     for name, policy in policies.items():
         found = run(pair, policy, prompts, **options)
         assert found.tokens == right, name
-        assert found.stats.accepted or name == "nothing passes"
+        assert found.stats.accepted or name in ("autoregressive", "nothing passes")
     assert table.missed
 
 
