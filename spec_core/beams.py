@@ -53,7 +53,7 @@ class Beam:
         """To the next question, or to the end: the harvest."""
         growth, rank = self.growth, self.rank
         start = length, self.level, growth.best is not None, growth.budgets[0]
-        least = -math.inf if growth.thresholds is None else float(growth.thresholds)
+        least = growth.least
         self.level, rank.found, grown = self.model.beam(
             fed, self.pool, growth.rounds, rank.sound, start, (rank.temperature, least, floor, bar),
             self.past, self.cache,

@@ -54,8 +54,7 @@ def _follow(
     state: DraftState, text: list[int], growth: Growth, rank: Ranker, doubt: Doubt | None
 ) -> Drafting:
     """The general case where one text has one candidate per level, in the host's memory."""
-    levels = len(growth.levels)
-    least = -math.inf if growth.thresholds is None else float(growth.thresholds)
+    levels, least = len(growth.levels), growth.least
     low, high = (least, least) if doubt is None else doubt.logs  # above them all goes on
     judge = doubt.judge if doubt is not None and state.judges else None
     tokens, path, depth, held = [text[-1]], [0.0], 0, 0

@@ -6,6 +6,7 @@ drafting itself is a fixed sequence of tensor operations without a host read.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, zip_longest
@@ -42,6 +43,16 @@ class Growth:
     limits: Tensor  # [B, 1] rounds that a chain may have within its budget
     slots: Tensor  # [1, pool] the draft slot of each candidate's parent; the root's own is 0
     padded: bool  # some sequence has fewer candidates than the padding
+
+    @cached_property
+    def idle(self) -> bool:
+        """Nothing is to be drafted for anybody."""
+        return not self.levels or max(self.budgets) == 1
+
+    @cached_property
+    def least(self) -> float:
+        """The log path probability below which the only text's candidates are dropped."""
+        return -math.inf if self.thresholds is None else float(self.thresholds)
 
     @cached_property
     def single(self) -> bool:

@@ -56,7 +56,7 @@ class Sequence:
                 self.ending = Ending.EOS
             elif self.stops and self._stopped():
                 self.ending = Ending.STOP
-            elif self.remaining <= 0:
+            elif len(self.tokens) >= self.limit:
                 self.ending = self.full
             if self.ending is not None:
                 break

@@ -51,7 +51,7 @@ class Observation:
         return len(self.rows)
 
 
-@dataclass
+@dataclass(slots=True)
 class Outcome:
     """What a cycle produced, one entry per sequence that was at work in it."""
 
@@ -134,12 +134,16 @@ class Session:
         """Plans shrunk to what each sequence can still use; the text does not depend on it."""
         assert len(plans) == len(self.rows), f"{len(plans)} plans for {len(self.rows)} sequences"
         reach = self.pair.drafter.max_context if self.pair.drafter is not None else 0
-        fitted = tuple(
-            plan.within(min(s.remaining - 1, reach - len(s.tokens), DRAFT_ROOM), self.max_nodes)
-            for plan, s in zip(plans, self.active, strict=True)
-        )
-        width = max(plan.budget if plan.template else plan.width for plan in fitted)
-        if width * max(plan.depth for plan in fitted) <= DRAFT_ROOM:  # an upper bound
+        fitted, width, depth = tuple[Plan, ...](), 0, 0
+        for row, wanted in zip(self.rows, plans, strict=True):
+            sequence = self.sequences[row]
+            length = len(sequence.tokens)
+            room = min(sequence.limit - length - 1, reach - length, DRAFT_ROOM)
+            plan = wanted.within(room, self.max_nodes)
+            fitted += (plan,)
+            width = max(width, plan.budget if plan.template else plan.width)
+            depth = max(depth, plan.depth)
+        if width * depth <= DRAFT_ROOM:  # an upper bound
             return fitted
         depth = rounds(fitted, DRAFT_ROOM)
         return tuple(plan.within(depth, plan.budget) for plan in fitted)
@@ -150,18 +154,17 @@ class Session:
         self.plans = self.fit(plans)
         self.chance.seeds = [s.seed for s in active]
         self.chance.lengths = [len(s.tokens) for s in active]
-        depth = max(plan.depth for plan in self.plans)
-        idle = depth == 0 or max(plan.budget for plan in self.plans) == 1
+        growth = grow(self.plans, self.verifier.sampled and not self.greedy, self.target.device)
+        depth = len(growth.levels)
         alone, roots = self.near and len(active) == 1, None
         if not alone:  # an upload waits for the device: here nothing is under way yet
             roots = tensor([s.tokens[-1:] for s in active], self.target.device)
         if not self.near:
             self.base = self._base()
             self.verifier.prepare(self.chance, depth)
-        if idle:
+        if growth.idle:
             return Line(active[0].tokens[-1:], [0.0], 0) if roots is None else Tree.roots(roots)
         assert self.drafting is not None
-        growth = grow(self.plans, self.verifier.sampled and not self.greedy, self.target.device)
         if growth.children > self.target.vocab_size:
             raise ValueError("the plan asks for more children than the vocabulary has tokens")
         rank = self.verifier.ranker(self.chance, depth)
@@ -204,7 +207,8 @@ class Session:
         verified, read = self.clock.mark(), now()
         rows = list(self.rows)
         tokens: list[list[int]] = []
-        for row, sequence in enumerate(self.active):
+        for row, request in enumerate(rows):
+            sequence = self.sequences[request]
             if not verdict.finite[row]:
                 sequence.ending = Ending.BROKEN
                 tokens.append([])
@@ -220,11 +224,11 @@ class Session:
             [made[-1] for made in verdict.tokens], logits,
             Seconds(verify=self.clock.between(start, verified), commit=now() - read),
         )  # fmt: skip
-        broken = [row for row, finite in zip(rows, verdict.finite, strict=True) if not finite]
-        if broken:
+        if not all(verdict.finite):
+            broken = rows[verdict.finite.index(False)]
             raise Broken(
-                f"the target's logits are not finite at step {self.cycles} (sequence {broken[0]}, "
-                f"token {len(self.sequences[broken[0]].tokens) + 1}); the tokens so far are kept"
+                f"the target's logits are not finite at step {self.cycles} (sequence {broken}, "
+                f"token {len(self.sequences[broken].tokens) + 1}); the tokens so far are kept"
             )
         return outcome
 
@@ -235,7 +239,7 @@ class Session:
 
     def _keep(self, row: int, length: int, path: list[int], slots: list[int]) -> None:
         """Move the accepted nodes' KV behind the text, in the target's cache and the drafter's."""
-        if path != list(range(1, len(path) + 1)):
+        if path and path[-1] != len(path):  # children come behind their parents
             source = [length - 1 + node for node in path]
             target = list(range(length, length + len(path)))
             self.cache.move(row, source, target)
@@ -258,9 +262,10 @@ class Session:
 
     def _drop_finished(self) -> None:
         """Ended sequences leave; the last one takes the place of each."""
-        for row in reversed(range(len(self.rows))):
-            if self.sequences[self.rows[row]].ending is None:
-                continue
+        ended = [r for r, i in enumerate(self.rows) if self.sequences[i].ending is not None]
+        if not ended:
+            return
+        for row in reversed(ended):
             last = len(self.rows) - 1
             if row != last:
                 length = len(self.sequences[self.rows[last]].tokens)

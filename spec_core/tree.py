@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -250,8 +250,13 @@ class Line(Held):
     chain = True
 
     def __init__(self, tokens: list[int], scores: list[float], held: int) -> None:
-        self.row, self.path = np.array([tokens]), np.array([scores], np.float32)  # [1, N] each
+        self.row, self.scored = np.array([tokens]), scores  # [1, N], N
         self.held, self.depth = held, len(tokens) - 1
+
+    @cached_property
+    def path(self) -> np.ndarray:
+        """The scores [1, N]."""
+        return np.array([self.scored], np.float32)
 
     def made(self) -> Tree:
         return Tree.line(torch.from_numpy(self.row), torch.from_numpy(self.path), self.held)
@@ -270,8 +275,7 @@ class Line(Held):
         """A shorter chain."""
         if nodes >= self.nodes:
             return self
-        tokens, scores = self.row[0, :nodes].tolist(), self.path[0, :nodes].tolist()
-        return Line(tokens, scores, min(self.held, nodes))
+        return Line(self.row[0, :nodes].tolist(), self.scored[:nodes], min(self.held, nodes))
 
     def cut(self, budgets: list[int]) -> Tree:
         """The same: there is one budget."""

@@ -132,7 +132,7 @@ class ModelDraftState(DraftState):
     def commit(self, row: int, length: int, path: list[int]) -> None:
         """Move the accepted nodes' KV behind the text; those never fed stay unseen."""
         held = path[: path.index(-1)] if -1 in path else path
-        if held != list(range(1, len(held) + 1)):
+        if held and held[-1] != len(held):  # children come behind their parents
             source, target = [length - 1 + slot for slot in held], range(length, length + len(held))
             self.cache.move(row, source, list(target))
         self.known[row] = min(self.known[row], length) + len(held)

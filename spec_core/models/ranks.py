@@ -10,16 +10,37 @@ import numpy as np
 from spec_core.models.tiles import LANES, compiled, soften
 
 SILENCE = np.empty((0, 1, 1), np.float32)  # no noise
+BLOCK = 64  # numbers that are compared side by side, where only some block matters
+
+
+@compiled
+def _above(row, start, stop, bar):  # type: ignore[no-untyped-def]
+    """Whether any number of a block is above a bar."""
+    found = False
+    for i in range(start, stop):
+        found |= row[i] > bar
+    return found
+
+
+@compiled
+def peak(row):  # type: ignore[no-untyped-def]
+    """Where a row's largest is first; NaNs are passed over."""
+    place, top = 0, np.float32(-np.inf)
+    for start in range(0, len(row), BLOCK):
+        stop = min(start + BLOCK, len(row))
+        if _above(row, start, stop, top):
+            for i in range(start, stop):
+                if row[i] > top:
+                    place, top = i, row[i]
+    return place
 
 
 @compiled
 def log_softmax(row):  # type: ignore[no-untyped-def]
     """In place; a NaN makes the whole row one."""
     count = len(row)
-    powers, top = np.empty(count + LANES, np.float32), np.float32(-np.inf)
-    for i in range(count):
-        powers[i] = row[i]
-        top = max(top, row[i])
+    powers, top = np.empty(count + LANES, np.float32), row[peak(row)]
+    powers[:count] = row
     powers[count:] = -np.inf
     total = np.log(soften(powers.ctypes.data, count, np.float32(1)))
     for i in range(count):
@@ -30,14 +51,18 @@ def log_softmax(row):  # type: ignore[no-untyped-def]
 def largest(row, places, values):  # type: ignore[no-untyped-def]
     """The row's largest and where they are, the first of equals first; NaNs count as equal."""
     held, most = 0, len(places)
-    for i in range(len(row)):
-        if held == most and not row[i] > values[most - 1]:
+    for start in range(0, len(row), BLOCK):
+        stop = min(start + BLOCK, len(row))
+        if held == most and not _above(row, start, stop, values[most - 1]):
             continue
-        place = held = min(held + 1, most)
-        while place > 1 and row[i] > values[place - 2]:
-            place -= 1
-            values[place], places[place] = values[place - 1], places[place - 1]
-        values[place - 1], places[place - 1] = row[i], i
+        for i in range(start, stop):
+            if held == most and not row[i] > values[most - 1]:
+                continue
+            place = held = min(held + 1, most)
+            while place > 1 and row[i] > values[place - 2]:
+                place -= 1
+                values[place], places[place] = values[place - 1], places[place - 1]
+            values[place - 1], places[place - 1] = row[i], i
 
 
 @compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spec_core.models.ranks import peak
 from spec_core.models.tiles import LANES, compiled, soften
 from spec_core.rows import EVEN, SURE, TRUST
 
@@ -39,11 +40,9 @@ def remind(row, token, length):  # type: ignore[no-untyped-def]
     if length == SURE:
         insist(row, token)
     elif length:
-        size, top = len(row), np.float32(-np.inf)
+        size, top = len(row), row[peak(row)]
         weights = np.empty(size + LANES, np.float32)
-        for i in range(size):
-            weights[i] = row[i]
-            top = max(top, row[i])
+        weights[:size] = row
         weights[size:] = -np.inf
         total = soften(weights.ctypes.data, size, np.float32(1))
         row[token] = top + np.log(weights[token] + total * np.float32(length / EVEN))

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from spec_core.models.ranks import largest
+from spec_core.models.ranks import largest, peak
 from spec_core.models.tiles import LANES, compiled, soften
 
 CHAIN = np.empty((0, 0), np.int64)  # parents that are known without
@@ -57,21 +57,11 @@ def gumbel(seeds, positions, count, stream):  # type: ignore[no-untyped-def]
 @several
 def _finite(row):  # type: ignore[no-untyped-def]
     """Whether there is no NaN, and the largest is finite."""
-    bad = possible = 0
-    for x in row:
-        bad += not x < np.inf
-        possible += x > -np.inf
-    return bad == 0 and possible > 0
-
-
-@several
-def _largest(row):  # type: ignore[no-untyped-def]
-    """Where a row's largest is first."""
-    place, top = 0, np.float32(-np.inf)
+    good, possible = np.int32(0), np.int32(0)  # as wide as what is compared
     for i in range(len(row)):
-        if row[i] > top:
-            place, top = i, row[i]
-    return place
+        good = np.int32(good + np.int32(row[i] < np.float32(np.inf)))
+        possible = np.int32(possible + np.int32(row[i] > np.float32(-np.inf)))
+    return good == len(row) and possible > 0
 
 
 @several
@@ -91,7 +81,7 @@ def _drawn(logits, noise, shaping, room):  # type: ignore[no-untyped-def]
         cut = most[top_k - 1]
     for i in range(count):
         noisy[i] = scores[i] + noise[i] if scores[i] >= cut else np.float32(-np.inf)
-    pick = _largest(noisy)
+    pick = peak(noisy)
     if top_p < 1:
         shares = room[2]
         shares[count:] = -np.inf
@@ -99,7 +89,7 @@ def _drawn(logits, noise, shaping, room):  # type: ignore[no-untyped-def]
             shares[i] = scores[i] if scores[i] >= cut else np.float32(-np.inf)
         limit = top_p * soften(shares.ctypes.data, count, np.float32(1))
         while _ahead(scores, shares, noisy, pick) >= limit:  # it is dropped, and all behind it
-            onward = _largest(noisy)
+            onward = peak(noisy)
             if not noisy[onward] > -np.inf:
                 break
             pick = onward
@@ -146,7 +136,7 @@ def walk(logits, tokens, parents, slots, noise, shaping):  # type: ignore[no-unt
             found[b, 1] += n > 0 and tokens[b, n] >= 0
         while True:
             row = logits[b, node]
-            text[hits] = _drawn(row, noise[b, hits], shaping, room) if len(noise) else _largest(row)
+            text[hits] = _drawn(row, noise[b, hits], shaping, room) if len(noise) else peak(row)
             node = _child(tokens[b], above, node, text[hits])
             if node == 0:
                 break

@@ -39,7 +39,7 @@ def chance(sampling: Sampling, vocab: int, device: torch.device) -> Chance:
     return Chance(sampling, [], [], NoiseWindow(vocab, TARGET), device)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Verdict:
     """What was accepted: host numbers, read in one go."""
 
