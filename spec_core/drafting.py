@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spec_core.doubt import ALWAYS, Doubt, Halt
-from spec_core.drafters.base import Candidates, DraftState, Frontier
+from spec_core.drafters.base import DraftState, Frontier
 from spec_core.growers import BestFirst, Grower, distributions
 from spec_core.growth import Growth
 from spec_core.level import Drafting, LevelView, LineView, Stops
@@ -41,11 +41,11 @@ def draft(
         if alone is not None:
             return (yield from alone)
     roots = tensor([text[-1:] for text in texts], CPU) if roots is None else roots
-    candidates = state.start(texts, rank)
     if growth.single and doubt is None:
         thins = state.misses or growth.thresholds is not None or not growth.chain
         if not thins or isinstance(rank, Ranker):
-            return _chain(state, candidates, growth, rank, roots, thins)
+            return _chains(state, texts, growth, rank, roots, thins)
+    candidates = state.start(texts, rank)
     grower = Grower if growth.best is None else BestFirst
     return (yield from grower(state, growth, rank, roots).grow(candidates, doubt))
 
@@ -78,14 +78,30 @@ def _follow(
     return Line(tokens, path, held)
 
 
-def _chain(
-    state: DraftState, found: Candidates, growth: Growth, rank: Ranker | Drawer, roots: Tensor,
-    thins: bool,
+def _chains(
+    state: DraftState, texts: list[list[int]], growth: Growth, rank: Ranker | Drawer,
+    roots: Tensor, thins: bool,
 ) -> Tree:  # fmt: skip
     """The general case where no level has two candidates: no selection.
 
     thins: chains may end one by one.
     """
+    made = state.chains(texts, growth, rank, thins) if isinstance(rank, Ranker) else None
+    tokens, path = made or _level_by_level(state, texts, growth, rank, roots, thins)
+    held = min(tokens.shape[1], len(growth.levels))
+    return (
+        Tree.thinned(tokens, path, held)
+        if thins
+        else Tree.line(tokens, path, held, distributions(rank))
+    )
+
+
+def _level_by_level(
+    state: DraftState, texts: list[list[int]], growth: Growth, rank: Ranker | Drawer,
+    roots: Tensor, thins: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Tokens and path scores [B, 1 + levels]."""
+    found = state.start(texts, rank)
     tokens, path = [roots], [torch.zeros_like(roots, dtype=torch.float)]
     for depth in range(1, len(growth.levels) + 1):
         rank.logs(found)  # refused where there are none to draw from
@@ -100,8 +116,7 @@ def _chain(
         if depth < len(growth.levels):
             rank.ask(1)
             found = state.expand(Frontier(token, depth, None, slot=depth, chain=True), rank)
-    made = torch.cat(tokens, 1), torch.cat(path, 1), depth
-    return Tree.thinned(*made) if thins else Tree.line(*made, distributions(rank))
+    return torch.cat(tokens, 1), torch.cat(path, 1)
 
 
 def _above(reached: Tensor, growth: Growth, depth: int) -> Tensor:

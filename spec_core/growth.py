@@ -45,6 +45,14 @@ class Growth:
     padded: bool  # some sequence has fewer candidates than the padding
 
     @cached_property
+    def lines(self) -> tuple[np.ndarray, np.ndarray]:
+        """For chains: how long each text's may be, and the path score it may not fall below."""
+        floors = np.full(len(self.budgets), -math.inf, np.float32)
+        if self.thresholds is not None:
+            floors[:] = self.thresholds.numpy()[:, 0]
+        return self.limits.numpy()[:, 0].copy(), floors
+
+    @cached_property
     def idle(self) -> bool:
         """Nothing is to be drafted for anybody."""
         return not self.levels or max(self.budgets) == 1

@@ -16,6 +16,7 @@ from spec_core.drafters.base import Frontier
 from spec_core.rows import rows
 
 Past = tuple[np.ndarray, int, int]  # a text with room behind it, its length, and with its draft
+Pasts = tuple[np.ndarray, np.ndarray]  # texts [B, N] with room behind them, and their lengths
 
 
 class Forgetful:
@@ -33,6 +34,10 @@ class Forgetful:
         """The only text and a path drafted behind it, for machine code; empty: there is none."""
         return NONE
 
+    def pasts(self, texts: list[list[int]]) -> Pasts:
+        """All texts, for machine code; empty: there are none."""
+        return NOBODY
+
     def spared(self, text: list[int], path: list[int]) -> list[bool]:
         """At which levels of a path behind a text the past is sure."""
         return [False] * len(path)
@@ -48,6 +53,7 @@ class Forgetful:
 
 
 NONE: Past = np.empty(0, np.int64), 0, 0
+NOBODY: Pasts = np.empty((0, 0), np.int64), np.empty(0, np.int64)
 
 
 class Memory(Forgetful):
@@ -92,6 +98,10 @@ class Memory(Forgetful):
         if path:
             own[len(text) : count] = path
         return own, len(text), count
+
+    def pasts(self, texts: list[list[int]]) -> Pasts:
+        self._note(texts)
+        return self.texts.numpy(), np.array(self.noted)
 
     def spared(self, text: list[int], path: list[int]) -> list[bool]:
         from spec_core.models import recall  # where there is machine code: who asks has it

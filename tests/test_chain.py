@@ -112,6 +112,50 @@ def test_a_chain_has_the_bits_it_has_in_a_batch(temperature):
         assert torch.equal(tree.scores[0], done.value.value.scores[row])
 
 
+several = st.lists(
+    st.tuples(st.integers(1, 30), st.builds(
+        Plan, depth=st.integers(0, 7), budget=st.integers(1, 9),
+        threshold=st.sampled_from([0.0, 0.0, 0.02, 0.1, 0.5]),
+    )), min_size=2, max_size=4,
+).filter(lambda some: any(plan.depth and plan.budget > 1 for _, plan in some))  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(several, st.sampled_from([0.0, 1.0, 0.7]), st.integers(1, 3), st.booleans())
+@torch.no_grad()
+def test_chains_of_a_batch_in_one_call_are_those_level_by_level(some, temperature, cycles, recalls):
+    model, growth = drafter("near").model, grow(tuple(plan for _, plan in some), False, CPU)
+    ends, size = [end for end, _ in some], len(some)
+    together, level = (
+        kind(model, size, 90, Memory(size, 90, CPU) if recalls else Forgetful())
+        for kind in (ChainDraftState, ModelDraftState)
+    )
+    for _ in range(cycles):
+        texts = [(LOOP if recalls else TEXT)[:end] for end in ends]
+        window, trees = NoiseWindow(VOCAB, TARGET), []
+        noise = window.at(list(range(size)), ends, 10, CPU) if temperature else None
+        for state in (together, level):
+            rank = Ranker(temperature or 1.0, noise)
+            roots = torch.tensor([text[-1:] for text in texts])
+            with pytest.raises(StopIteration) as done:
+                next(draft(state, texts, growth, rank, roots))
+            trees.append(done.value.value)
+        for name in ("tokens", "parents", "depths", "scores", "expanded", "chain", "depth"):
+            mine, right = (getattr(tree, name) for tree in trees)
+            assert torch.equal(torch.as_tensor(mine), torch.as_tensor(right)), name
+        for row, end in enumerate(ends):
+            taken = [slot for slot in trees[0].expanded[row, 1:].tolist() if slot >= 0][:2]
+            for state in (together, level):  # as a target would
+                state.commit(row, end, taken)
+            ends[row] += len(taken) + 1
+        assert together.known == level.known
+        for row, held in enumerate(level.known):
+            for one, other in zip(
+                together.cache.data[:, row], level.cache.data[:, row], strict=True
+            ):
+                assert torch.equal(one[:held], other[:held])
+
+
 def test_a_chain_ends_with_the_context():
     model = drafter("short").model
     for left in (1, 2, 5):

@@ -89,6 +89,14 @@ class DraftState(Protocol):
         """The whole tree of the only text, by a source that selects alone; else None."""
         return None
 
+    def chains(
+        self, texts: list[list[int]], growth: Growth, rank: Ranker, thins: bool
+    ) -> tuple[Tensor, Tensor] | None:
+        """Tokens and path scores [B, 1 + levels] of every text's chain, by a source that drafts
+        them alone; else None. thins: chains may end one by one.
+        """
+        return None
+
     def commit(self, row: int, length: int, path: list[int]) -> None:
         """A cycle that began at text length `length` accepted these draft slots (-1: none held)."""
 

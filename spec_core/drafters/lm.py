@@ -181,6 +181,19 @@ class ChainDraftState(ModelDraftState):
         self.known = [min(self.reached, len(text))]
         return tokens, scores, max(self.reached - len(text) + 1, 0)
 
+    def chains(
+        self, texts: list[list[int]], growth: Growth, rank: Ranker, thins: bool
+    ) -> tuple[Tensor, Tensor]:
+        """All levels of all texts in one call."""
+        lag = self._catch_up(texts)
+        self.known = [len(text) for text in texts]
+        ends, rules = [text[-lag:] for text in texts], (len(growth.levels), thins, *growth.lines)
+        tokens, path = self.model.chains(
+            ends, self.known, rank.sound, rank.temperature, rules, self.memory.pasts(texts),
+            self.cache,
+        )  # fmt: skip
+        return torch.from_numpy(tokens), torch.from_numpy(path)
+
     def spared(self, text: list[int], path: list[int]) -> list[bool]:
         """Where the past is sure."""
         return self.memory.spared(text, path)

@@ -15,13 +15,14 @@ from spec_core.models.base import ModelError, View
 from spec_core.models.beam import beam, harvest
 from spec_core.models.cache import SlotCache
 from spec_core.models.chain import branch, chain, feed
+from spec_core.models.chains import chains
 from spec_core.models.fast import Layer, Reader, Shape, check, rotations, sliding_windows
 from spec_core.models.forward import Sizes, forward, padded
 from spec_core.models.products import panels
 from spec_core.models.ranks import SILENCE
 from spec_core.models.tiles import HALF
 from spec_core.models.weights import Weights
-from spec_core.recall import Past
+from spec_core.recall import Past, Pasts
 from spec_core.tensors import zeros
 
 Arrays = tuple[np.ndarray, ...]
@@ -164,6 +165,18 @@ class CompiledModel:
             place, self.arrays, self.widths,
         )  # fmt: skip
         return found.tolist(), scores.tolist(), logs, fed
+
+    def chains(
+        self, tokens: list[list[int]], lengths: list[int], noise: Any, temperature: float,
+        growth: tuple[int, bool, np.ndarray, np.ndarray], past: Pasts, cache: SlotCache,
+    ) -> Arrays:  # fmt: skip
+        """Draft alone behind several texts' last tokens, as `models.chains` has it."""
+        placed, place = cache.place
+        sound = SILENCE if noise is None else _array(torch.as_tensor(noise))
+        return chains(
+            np.array(tokens), np.array(lengths), sound, temperature, growth, past, placed, place,
+            self.arrays, self.widths,
+        )  # fmt: skip
 
     def beam(
         self, tokens: list[int], pool: Arrays, rounds: Arrays, noise: Any,
