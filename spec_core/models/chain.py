@@ -19,23 +19,25 @@ from spec_core.rows import SURE
 
 
 @compiled
-def _feed(tokens, first, keep, placed, keys, numbers, sizes):  # type: ignore[no-untyped-def]
-    """Logits of the last `keep` of tokens [1, Q], which stand in slots from `first` on."""
-    queries, last = tokens.shape[1], len(numbers.rotation) - 1
-    slots, seen = np.empty((1, queries), np.int64), np.zeros((1, queries, queries), np.bool_)
+def read(tokens, first, keep, placed, keys, numbers, sizes):  # type: ignore[no-untyped-def]
+    """Logits of the last `keep` of tokens [B, Q], which stand in slots from first [B] on."""
+    batch, queries = tokens.shape
+    slots, seen = np.empty((batch, queries), np.int64), np.zeros((1, queries, queries), np.bool_)
     for q in range(queries):
-        slots[0, q] = first + q
+        slots[:, q] = first + q
         seen[0, q, : q + 1] = True
-    view = slots[0, :1].copy(), seen, first + queries
-    return _forward(
-        tokens, np.minimum(slots, last), slots, view, placed, keep, keys, numbers, sizes
+    positions, view = (
+        np.minimum(slots, len(numbers.rotation) - 1),
+        (first, seen, first.max() + queries),
     )
+    return _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
 
 
 @compiled
 def feed(tokens, first, keep, placed, place, arrays, widths):  # type: ignore[no-untyped-def]
-    """`_feed` on plain tuples: those with names take long to hand over."""
-    return _feed(tokens, first, keep, placed, Keys(*place), Numbers(*arrays), Sizes(*widths))
+    """`read` of one text on plain tuples: those with names take long to hand over."""
+    keys, numbers, sizes = Keys(*place), Numbers(*arrays), Sizes(*widths)
+    return read(tokens, np.full(1, first), keep, placed, keys, numbers, sizes)
 
 
 @compiled
@@ -79,7 +81,8 @@ def chain(tokens, first, noise, levels, ranking, halt, judge, past, placed, plac
     for level in range(levels):
         token, length = recalled(text, noted, count)
         if length < SURE:
-            logits = _feed(tokens, first, np.int64(1), placed, keys, numbers, sizes)[0, :size]
+            where = np.full(1, first)
+            logits = read(tokens, where, np.int64(1), placed, keys, numbers, sizes)[0, :size]
             first, tokens = first + tokens.shape[1], tokens[:, :0]
         remind(logits, token, length)
         more = noise[0, level] if len(noise) else logs[0, 0, :0]

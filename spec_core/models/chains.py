@@ -7,27 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from spec_core.models.forward import Keys, Numbers, Sizes, _forward
+from spec_core.models.chain import read
+from spec_core.models.forward import Keys, Numbers, Sizes
 from spec_core.models.ranks import rank
 from spec_core.models.recall import found as recalled
 from spec_core.models.recall import remind
 from spec_core.models.tiles import compiled
 from spec_core.tree import NOTHING
-
-
-@compiled
-def _feed(tokens, first, placed, keys, numbers, sizes):  # type: ignore[no-untyped-def]
-    """Logits [B, padded vocabulary] of the last of tokens [B, Q], in slots from `first` [B] on."""
-    batch, queries = tokens.shape
-    slots, seen = np.empty((batch, queries), np.int64), np.zeros((1, queries, queries), np.bool_)
-    for q in range(queries):
-        slots[:, q] = first + q
-        seen[0, q, : q + 1] = True
-    positions = np.minimum(slots, len(numbers.rotation) - 1)
-    view = first, seen, first.max() + queries
-    return _forward(
-        tokens, positions, slots, view, placed, np.int64(1), keys, numbers, sizes
-    )  # [B * 1, ...]
 
 
 @compiled
@@ -48,7 +34,7 @@ def chains(tokens, lengths, noise, temperature, growth, past, placed, place, arr
     logs, token, score = np.empty(size, np.float32), np.empty(1, np.int64), np.empty(1, np.float32)
     fed, first = tokens, lengths - tokens.shape[1]
     for level in range(levels):
-        logits, going = _feed(fed, first, placed, keys, numbers, sizes), False
+        logits, going = read(fed, first, np.int64(1), placed, keys, numbers, sizes), False
         for b in range(batch):
             if thins and (made[b, level] == NOTHING or limits[b] <= level):
                 continue
