@@ -59,14 +59,17 @@ def test_bandits_find_the_best_plan(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=SLOW) if n == "maskable_ppo" else n for n in CONTEXTUAL]
+    "name",
+    [pytest.param(n, marks=SLOW) if n in ("dqn", "maskable_ppo") else n for n in CONTEXTUAL],
 )
 def test_contexts_are_told_apart(name):
     env = Toy()
     assert gap_closed(same_decisions(learned(name, env), env), env) > 0.8
 
 
-@pytest.mark.parametrize("name", ["ppo", "regression", "linucb", "gaussian_thompson"])
+@pytest.mark.parametrize(
+    "name", ["ppo", pytest.param("regression", marks=SLOW), "linucb", "gaussian_thompson"]
+)
 def test_the_verify_head_is_learned_as_well(name, tmp_path):
     env = Toy(head="verify", easy=1.0)
     learner = learned(name, env)
@@ -77,7 +80,7 @@ def test_the_verify_head_is_learned_as_well(name, tmp_path):
     assert (policy.chooser.choose(env.draw(300)[0]) == DEEPEST).mean() > 0.95
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("together", [pytest.param(False, marks=SLOW), True])
 @pytest.mark.parametrize(
     "name", [n if n in STOPPING[:2] else pytest.param(n, marks=SLOW) for n in STOPPING]
 )
@@ -93,7 +96,9 @@ def test_drafts_end_where_nothing_more_is_accepted(name, together):
     assert (chooser.choose(deep) == 0).mean() > 0.9
 
 
-@pytest.mark.parametrize("name", list(LEARNERS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SLOW) if n in ("a2c", "maskable_ppo") else n for n in LEARNERS]
+)
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(name, tmp_path):
     make, few = StopToy if name in HEADS[:2] else Toy, FEW.get(name, {})
     whole, broken = make(seed=3), make(seed=3)

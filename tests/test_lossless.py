@@ -19,7 +19,8 @@ def everywhere() -> list:
     """Every backend, sampling and drafter; quick: one drafter, few samplings on other backends."""
     cases = []
     for kind, sampling, backend in product(DRAFTERS, SAMPLINGS, BACKENDS):
-        plainest = sampling in ("greedy", "hot") or backend == "compiled"
+        plain = {"compiled": SAMPLINGS, "fast": ("greedy", "hot"), "hf": ("greedy",)}
+        plainest = sampling in plain[backend]
         marks = () if plainest and kind == "near" else pytest.mark.slow
         cases.append(pytest.param(kind, sampling, backend, marks=marks))
     return cases
@@ -172,7 +173,10 @@ def test_a_text_ends_where_the_context_does(backend, kind, temperature):
 
 @pytest.mark.parametrize(
     ("size", "backend"),
-    [*product((1, 3), BACKENDS[:2]), (3, "hf"), pytest.param(1, "hf", marks=pytest.mark.slow)],
+    [
+        *product((1, 3), BACKENDS[:2]),
+        *(pytest.param(size, "hf", marks=pytest.mark.slow) for size in (1, 3)),
+    ],
 )
 def test_a_draft_may_have_a_smaller_context(size, backend):
     prompts = [[1, 2, 3], [i % 7 for i in range(22)], [i % 5 for i in range(40)]][:size]
