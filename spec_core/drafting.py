@@ -89,11 +89,9 @@ def _chains(
     made = state.chains(texts, growth, rank, thins) if isinstance(rank, Ranker) else None
     tokens, path = made or _level_by_level(state, texts, growth, rank, roots, thins)
     held = min(tokens.shape[1], len(growth.levels))
-    return (
-        Tree.thinned(tokens, path, held)
-        if thins
-        else Tree.line(tokens, path, held, distributions(rank))
-    )
+    if thins:
+        return Tree.thinned(tokens, path, held)
+    return Tree.line(tokens, path, held, distributions(rank))
 
 
 def _level_by_level(

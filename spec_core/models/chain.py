@@ -26,10 +26,8 @@ def read(tokens, first, keep, placed, keys, numbers, sizes):  # type: ignore[no-
     for q in range(queries):
         slots[:, q] = first + q
         seen[0, q, : q + 1] = True
-    positions, view = (
-        np.minimum(slots, len(numbers.rotation) - 1),
-        (first, seen, first.max() + queries),
-    )
+    positions = np.minimum(slots, len(numbers.rotation) - 1)
+    view = first, seen, first.max() + queries
     return _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
 
 

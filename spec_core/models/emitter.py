@@ -71,6 +71,27 @@ class Emitter:
         function = self.builder.module.declare_intrinsic(name, (), kind)
         return self.builder.call(function, [zero, vector], fastmath=("reassoc",))
 
+    def sums(self, vectors: list) -> Any:
+        """A vector of the sums over lanes of two or four vectors: halves are added, then theirs."""
+        b, count, lanes = self.builder, len(vectors), self.vector.count
+        group = lanes
+
+        def mixed(one: Any, other: Any, wanted: Sequence[int]) -> Any:
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), len(wanted)), list(wanted))
+            return b.shuffle_vector(one, other, mask)
+
+        while len(vectors) > 1:
+            group //= 2
+            low = [lane for lane in range(2 * lanes) if lane % (2 * group) < group]
+            high = [lane + group for lane in low]
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [b.fadd(mixed(*pair, low), mixed(*pair, high)) for pair in pairs]
+        found = vectors[0]
+        while group > 1:
+            group //= 2
+            found = b.fadd(found, mixed(found, found, [lane ^ group for lane in range(lanes)]))
+        return mixed(found, found, range(0, lanes, lanes // count))
+
     def repeat(
         self, count: Any, step: int, start: Sequence[Any], body: Callable[[Any, list], list]
     ) -> list:

@@ -10,13 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spec_core.models.attention import attention, see
 from spec_core.models.emitter import BYTES
 from spec_core.models.products import product
-from spec_core.models.tiles import HALF, LANES, compiled, copy, dot, dots, mix, soften, swish
+from spec_core.models.tiles import LANES, compiled, copy, dot, swish
 from spec_core.tree import NOTHING
-
-_DOTS, _DOTS1, _DOTS2 = dots(1, HALF), dots(1, 32), dots(2, 32)
-_MIX, _MIX1, _MIX2 = mix(1, HALF), mix(1, 32), mix(2, 32)
 
 
 class Sizes(NamedTuple):
@@ -71,24 +69,6 @@ def _times(x, rows, depth, numbers, layer, part, out):  # type: ignore[no-untype
 
 
 @compiled
-def _see(places, positions, view, window, placed):  # type: ignore[no-untyped-def]
-    """Per row the slots it sees, rising, and their count; placed: [B, slots] positions."""
-    prefix, ancestors, span = view
-    slots = np.zeros((len(places), span + 4), np.int32)
-    counts = np.zeros(len(places), np.int64)
-    for n in range(len(places)):
-        b, q = divmod(places[n], positions.shape[1])
-        block, first, count = ancestors[min(b, len(ancestors) - 1)], prefix[b], 0
-        for s in range(min(span, first + block.shape[1])):
-            near = window == 0 or positions[b, q] - placed[b, s] < window
-            if near and (s < first or block[q, s - first]):
-                slots[n, count] = s
-                count += 1
-        counts[n] = count
-    return slots, counts
-
-
-@compiled
 def _normal(x, rows, sizes, out):  # type: ignore[no-untyped-def]
     """Rows over the root of their square sum and a floor; the weights are folded elsewhere."""
     floor = np.float32(sizes.eps * sizes.hidden)
@@ -121,78 +101,6 @@ def _turn(row, rotation, norms, sizes):  # type: ignore[no-untyped-def]
         for i in range(0, width, 2):
             a, b, c, s = row[start + i], row[start + i + 1], rotation[i], rotation[i + 1]
             row[start + i], row[start + i + 1] = a * c - b * s, a * s + b * c
-
-
-@compiled
-def _scores(heads, width, queries, keys, stride, slots, count, out, room):  # type: ignore[no-untyped-def]
-    """Products of one or two heads with all keys seen."""
-    if width % 32 == 0 and heads == 2:
-        _DOTS2(queries, width, keys, stride, slots, count, out, room)
-    elif width % 32 == 0:
-        _DOTS1(queries, width, keys, stride, slots, count, out, room)
-    else:
-        for h in range(heads):
-            mine, place = queries + h * width * BYTES, out + h * room * BYTES
-            _DOTS(mine, width, keys, stride, slots, count, place, room)
-
-
-@compiled
-def _mixture(heads, width, weights, room, slots, count, values, stride, shares, out):  # type: ignore[no-untyped-def]
-    """Weighted sums of all values seen, for one or two heads."""
-    done = 0
-    while done < width:
-        source, place, wide = values + done * BYTES, out + done * BYTES, done + 32 <= width
-        if wide and heads == 2:
-            _MIX2(weights, room, slots, count, source, stride, shares, place, width)
-        elif wide:
-            _MIX1(weights, room, slots, count, source, stride, shares, place, width)
-        else:
-            for h in range(heads):
-                mine, share = weights + h * room * BYTES, shares + h * BYTES
-                target = place + h * width * BYTES
-                _MIX(mine, room, slots, count, source, stride, share, target, width)
-        done += 32 if wide else HALF
-
-
-@compiled
-def _attend(query, keys, slot, seen, count, sizes, out):  # type: ignore[no-untyped-def]
-    """All heads of a query over the slots it sees; query, keys and out are addresses."""
-    width, groups = sizes.width, sizes.heads // sizes.key_heads
-    together = 1 if groups % 2 else 2  # heads that read a key head side by side
-    scores, shares = np.empty((2, count + 2 * LANES), np.float32), np.empty(2, np.float32)
-    weights, slots, room = scores.ctypes.data, seen.ctypes.data, scores.shape[1]
-    scale = np.float32(1) / np.sqrt(np.float32(width))
-    for first in range(0, sizes.heads, together):
-        place = first * width * BYTES
-        head = keys + first // groups * width * BYTES
-        _scores(together, width, query + place, head, slot, slots, count, weights, room)
-        for h in range(together):
-            for i in range(count, count + LANES):
-                scores[h, i] = -np.inf
-            shares[h] = np.float32(1) / soften(weights + h * room * BYTES, count, scale)
-        head += sizes.key_heads * width * BYTES
-        _mixture(together, width, weights, room, slots, count, head, slot, shares.ctypes.data,
-                 out + place)  # fmt: skip
-
-
-@compiled
-def _attention(qkv, places, store, keys, seen, first, queries, sizes, x, mixed):  # type: ignore[no-untyped-def]
-    """Every row's attention; those before the `first` of each text are dropped. Rows kept."""
-    rows, (slots, counts) = 0, seen
-    for n in range(len(qkv)):
-        b, q = divmod(places[n], queries)
-        if q < first:
-            continue
-        query = qkv.ctypes.data + n * sizes.qkv * BYTES
-        mine = store + b * keys.row * BYTES
-        out = mixed.ctypes.data + rows * mixed.shape[1] * BYTES
-        if counts[n]:
-            _attend(query, mine, keys.slot, slots[n], counts[n], sizes, out)
-        else:
-            mixed[rows] = 0
-        x[rows], places[rows] = x[n], places[n]
-        rows += 1
-    return rows
 
 
 @compiled
@@ -255,16 +163,16 @@ def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
     mixed = np.empty((rows, sizes.heads * sizes.width), np.float32)
     gates = np.empty((rows, 2 * sizes.half), np.float32)
     made = np.empty((rows, sizes.back), np.float32)
-    seen = _see(places, positions, view, numbers.windows[0], placed)
+    seen = see(places, positions, view, numbers.windows[0], placed)
     for layer in range(layers):
         if layer and numbers.windows[layer] != numbers.windows[layer - 1]:
-            seen = _see(places, positions, view, numbers.windows[layer], placed)
+            seen = see(places, positions, view, numbers.windows[layer], placed)
         _normal(x, rows, sizes, normal)
         _times(normal, rows, sizes.hidden, numbers, layer, 0, qkv)
         store = keys.address + layer * keys.layer * BYTES
         _store(qkv, places, positions, slots, store, keys, layer, numbers, sizes)
         first = queries - keep if layer + 1 == layers else 0  # the others are needed by nobody
-        rows = _attention(qkv, places, store, keys, seen, first, queries, sizes, x, mixed)
+        rows = attention(qkv, places, store, keys, seen, first, queries, sizes, x, mixed)
         _times(mixed, rows, mixed.shape[1], numbers, layer, 1, made)
         _add(x, made, rows)
         _normal(x, rows, sizes, normal)

@@ -1,4 +1,4 @@
-"""What attention and gates compute, as vector code for one CPU core; knows no model.
+"""Steps of attention and gates, as vector code for one CPU core; knows no model.
 
 Addresses are bytes, sizes are floats.
 """
@@ -14,7 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from spec_core.models.emitter import BYTES, FLOAT, INT, Emitter
+from spec_core.models.emitter import FLOAT, Emitter
 
 Array = NDArray[np.float32]
 LANES, HALF = 16, 8  # floats of a panel's row, and of the vectors along a head
@@ -52,51 +52,6 @@ def dot(context, a, b, count):  # type: ignore[no-untyped-def]
     return types.float32(*[types.intp] * 3), code(write, HALF)
 
 
-def dots(heads: int, step: int) -> Any:
-    """out[h, i] = queries[h] . keys[slots[i] * stride] for heads side by side, four keys at a time.
-
-    Heads are multiples of `step` wide, itself one of 8. Reads and writes up to three places beyond
-    count, which must be slots and room. What most likely comes next, four slots on, is brought
-    nearer: the core does not see through steps as long as those from key to key.
-    """
-
-    def write(
-        e: Emitter, queries: Any, width: Any, keys: Any, stride: Any, slots: Any, count: Any,
-        out: Any, room: Any,
-    ) -> None:  # fmt: skip
-        def four(i: Any, _: list) -> list:
-            index = [e.builder.add(i, e.number(j)) for j in range(4)]
-            found = [e.load(e.at(slots, j), ir.IntType(32)) for j in index]
-            places = [e.at(keys, e.builder.mul(e.builder.sext(s, INT), stride)) for s in found]
-            mine = [e.at(queries, e.builder.mul(width, e.number(h))) for h in range(heads)]
-            soon = [e.at(place, stride, 4 * BYTES) for place in places]
-
-            def more(start: Any, sums: list) -> list:
-                for place in [e.at(place, start) for place in soon]:
-                    for line in range(0, step, LANES):
-                        e.fetch(e.at(place, line))
-                for d in (e.builder.add(start, e.number(i)) for i in range(0, step, HALF)):
-                    parts = [e.load(e.at(place, d)) for place in mine]
-                    rows = [e.load(e.at(place, d)) for place in places]
-                    pairs = zip([(part, row) for part in parts for row in rows], sums, strict=True)
-                    sums = [e.fused(*pair, total) for pair, total in pairs]
-                return sums
-
-            sums = e.repeat(width, step, [e.same(0.0)] * (4 * heads), more)
-            for n, total in enumerate(sums):
-                start = e.at(out, e.builder.mul(room, e.number(n // 4)))
-                e.store(e.sum(total), e.at(start, index[n % 4]))
-            return []
-
-        e.repeat(count, 4, [], four)
-
-    @machine
-    def kernel(context, queries, width, keys, stride, slots, count, out, room):  # type: ignore[no-untyped-def]
-        return types.void(*[types.intp] * 8), code(write, HALF)
-
-    return kernel
-
-
 @machine
 def soften(context, scores, count, scale):  # type: ignore[no-untyped-def]
     """Scores to e^(scale (score - highest)), in place; their sum. Behind count stands -inf."""
@@ -120,40 +75,6 @@ def soften(context, scores, count, scale):  # type: ignore[no-untyped-def]
         return e.sum(e.repeat(count, LANES, [e.same(0.0)], add)[0])
 
     return types.float32(types.intp, types.intp, types.float32), code(write, LANES)
-
-
-def mix(heads: int, lanes: int) -> Any:
-    """out[h, lanes] = shares[h] times the sum of weights[h, i] values[slots[i] * stride].
-
-    What lies two slots on is brought nearer, as in `dots`.
-    """
-
-    def write(
-        e: Emitter, weights: Any, room: Any, slots: Any, count: Any, values: Any, stride: Any,
-        shares: Any, out: Any, width: Any,
-    ) -> None:  # fmt: skip
-        mine = [e.at(weights, e.builder.mul(room, e.number(h))) for h in range(heads)]
-
-        def more(i: Any, sums: list) -> list:
-            slot = e.builder.sext(e.load(e.at(slots, i), ir.IntType(32)), INT)
-            place = e.at(values, e.builder.mul(slot, stride))
-            row, soon = e.load(place), e.at(place, stride, 2 * BYTES)
-            for line in range(0, lanes, LANES):
-                e.fetch(e.at(soon, line))
-            shares = [e.same(e.load(e.at(place, i), FLOAT)) for place in mine]
-            return [e.fused(share, row, t) for share, t in zip(shares, sums, strict=True)]
-
-        made = e.repeat(count, 1, [e.same(0.0)] * heads, more)
-        for h, total in enumerate(made):
-            share = e.same(e.load(e.at(shares, h), FLOAT))
-            place = e.at(out, e.builder.mul(width, e.number(h)))
-            e.store(e.builder.fmul(total, share), place)
-
-    @machine
-    def kernel(context, weights, room, slots, count, values, stride, shares, out, width):  # type: ignore[no-untyped-def]
-        return types.void(*[types.intp] * 9), code(write, lanes)
-
-    return kernel
 
 
 @machine
