@@ -143,9 +143,11 @@ class Machine(Torch):
 
 def _read(row: list[int], nodes: int) -> Walk:
     """Of what machine code tells of a sequence."""
-    accepted, drafted, finite, *places = row
-    path, slots = places[:accepted], places[nodes : nodes + accepted]
-    return path, slots, places[2 * nodes : 2 * nodes + accepted + 1], drafted, bool(finite)
+    path, slots, tokens, accepted = 3, 3 + nodes, 3 + 2 * nodes, row[0]  # where they begin
+    return (
+        row[path : path + accepted], row[slots : slots + accepted],
+        row[tokens : tokens + accepted + 1], row[1], row[2] == 1,
+    )  # fmt: skip
 
 
 def _array(numbers: Any) -> np.ndarray:

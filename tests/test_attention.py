@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,7 @@ def test_attention_is_that_of_torch_and_rows_have_the_bits_they_have_alone(shape
     assert (found == case.found(shares=False)).all()
 
 
+@pytest.mark.slow
 def test_cores_with_few_registers_and_with_many_make_the_same_bits(tmp_path, monkeypatch):
     made = {}
     for wide in (False, True):

@@ -41,9 +41,14 @@ class Coupled:
         """Pick the target's token at every node and follow the picks from the root."""
         sampling = chance.sampling
         noise = None if sampling.greedy else chance.target(tree.depth + 1)
+        near = True
         if isinstance(logits, Tensor):
-            logits = logits.float()
-        found = rows(not isinstance(logits, Tensor) or logits.is_cpu).walk(
-            logits, tree, noise, sampling
-        )
-        return Verdict(*map(list, zip(*found, strict=True)))
+            logits, near = logits.float(), logits.is_cpu
+        verdict = Verdict([], [], [], [], [])
+        for path, slots, tokens, drafted, finite in rows(near).walk(logits, tree, noise, sampling):
+            verdict.path.append(path)
+            verdict.slots.append(slots)
+            verdict.tokens.append(tokens)
+            verdict.drafted.append(drafted)
+            verdict.finite.append(finite)
+        return verdict
