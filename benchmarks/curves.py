@@ -63,7 +63,7 @@ class _Clocked:
 
     def __init__(self, model: Model) -> None:
         self.model, self.seconds = model, 0.0
-        for name in ("forward", "straight", "feed", "chain", "beam", "branch"):
+        for name in ("forward", "straight", "feed", "chain", "chains", "beam", "branch"):
             if hasattr(model, name):
                 setattr(self, name, self._clocked(getattr(model, name)))
 

@@ -164,12 +164,14 @@ def grow(plans: tuple[Plan, ...], sampled: bool, device: torch.device) -> Growth
         onward = max(w[d + 1] for w in widths) if d + 1 < depth else 0
         levels.append(_level(plans, d, (width, children, onward), widths, left, sampled, device))
     best = [plan.frontier == "best" and plan.template is None for plan in plans]
-    thresholds = torch.tensor([[plan.threshold] for plan in plans], device=device).log()
+    thresholds = None
+    if any(plan.threshold for plan in plans):
+        thresholds = torch.tensor([[plan.threshold] for plan in plans], device=device).log()
     budgets = tuple(plan.budget for plan in plans)
     return Growth(
         levels=tuple(levels),
         best=torch.tensor(best, device=device) if any(best) else None,
-        thresholds=thresholds if any(plan.threshold for plan in plans) else None,
+        thresholds=thresholds,
         depths=tuple(plan.depth for plan in plans),
         budgets=budgets,
         budget=torch.tensor(budgets, device=device)[:, None],
@@ -182,11 +184,9 @@ def grow(plans: tuple[Plan, ...], sampled: bool, device: torch.device) -> Growth
 
 def _slots(levels: list[Level]) -> Tensor:
     """The draft slot of every candidate's parent, level by level, the root first."""
-    parts, first = [torch.zeros(1, dtype=torch.int64)], 0
-    for level in levels:
-        parts.append(torch.arange(first, first + level.width).repeat_interleave(level.children))
-        first += level.width
-    return torch.cat(parts)[None]
+    children = [level.children for level in levels for _ in range(level.width)]
+    made = np.repeat(np.arange(len(children)), children)
+    return torch.from_numpy(np.concatenate(([0], made)).astype(np.int64))[None]
 
 
 def _level(
@@ -194,6 +194,12 @@ def _level(
     left: list[int], sampled: bool, device: torch.device,
 ) -> Level:  # fmt: skip
     width, children, onward = size
+    alike = all(
+        plan.depth > d and not plan.template and widths[b][d] == width
+        and _children(plan) == children for b, plan in enumerate(plans)
+    )  # fmt: skip
+    if alike and not sampled:  # nothing is padded: said without tensors, for texts that end
+        return Level(width, children, None, None)
     allowed = torch.zeros(len(plans), width, children, dtype=torch.bool)
     chosen = torch.full((len(plans), onward), -1)
     for b, plan in enumerate(plans):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spec_core.tensors import causal, numbers
 
-NOTHING = -1  # the token of a padding node: no target ever picks it
+NOTHING = -1  # the token of a padding node: no target ever picks it, compiled code reads it
 
 
 def ancestors_of(parents: Tensor, depth: int) -> Tensor:
