@@ -68,7 +68,8 @@ def test_contexts_are_told_apart(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ppo", pytest.param("regression", marks=SLOW), "linucb", "gaussian_thompson"]
+    "name",
+    [*(pytest.param(n, marks=SLOW) for n in ("ppo", "regression")), "linucb", "gaussian_thompson"],
 )
 def test_the_verify_head_is_learned_as_well(name, tmp_path):
     env = Toy(head="verify", easy=1.0)
@@ -97,7 +98,8 @@ def test_drafts_end_where_nothing_more_is_accepted(name, together):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=SLOW) if n in ("a2c", "maskable_ppo") else n for n in LEARNERS]
+    "name",
+    [pytest.param(n, marks=SLOW) if n in ("a2c", "dqn", "maskable_ppo") else n for n in LEARNERS],
 )
 def test_a_restored_learner_goes_on_as_if_nothing_had_happened(name, tmp_path):
     make, few = StopToy if name in HEADS[:2] else Toy, FEW.get(name, {})

@@ -19,7 +19,7 @@ def everywhere() -> list:
     """Every backend, sampling and drafter; quick: one drafter, few samplings on other backends."""
     cases = []
     for kind, sampling, backend in product(DRAFTERS, SAMPLINGS, BACKENDS):
-        plain = {"compiled": SAMPLINGS, "fast": ("greedy", "hot"), "hf": ("greedy",)}
+        plain = {"compiled": SAMPLINGS, "fast": ("greedy",), "hf": ("greedy",)}
         plainest = sampling in plain[backend]
         marks = () if plainest and kind == "near" else pytest.mark.slow
         cases.append(pytest.param(kind, sampling, backend, marks=marks))
