@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from numba import config
 
+SETTINGS: Any = config  # its names are made when it is loaded
 OWN = Path(__file__).parents[1]
 MARK = b"compiled"  # elsewhere a file without it has nothing of which machine code is made
 
@@ -26,9 +30,20 @@ def place(package: str) -> str:
         text = file.read_bytes()
         if MARK in text or file.parent == OWN / "models":
             digest.update(text)
-    asked = config.CACHE_DIR  # NUMBA_CACHE_DIR, which others may use as well
+    asked = SETTINGS.CACHE_DIR  # NUMBA_CACHE_DIR, which others may use as well
     home = Path(asked or OWN / "__pycache__")
     found = home / f"{package}-{digest.hexdigest()[:12]}"
     for other in [] if asked or found.exists() else home.glob(f"{package}-????????????"):
         shutil.rmtree(other, ignore_errors=True)
     return str(found)
+
+
+@contextmanager
+def apart(function: Callable) -> Iterator[None]:
+    """What is compiled meanwhile is kept in the place of the function's package."""
+    usual = SETTINGS.CACHE_DIR
+    SETTINGS.CACHE_DIR = place(function.__module__.split(".")[0])
+    try:
+        yield
+    finally:
+        SETTINGS.CACHE_DIR = usual

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
+from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from spec_core.models.emitter import FLOAT, Emitter
-from spec_core.models.kept import place
+from spec_core.models.kept import apart
 
 Array = NDArray[np.float32]
 LANES, HALF = 16, 8  # floats of a panel's row, and of the vectors along a head
@@ -24,13 +24,11 @@ machine: Any = intrinsic  # what it makes is called with fewer arguments than it
 
 def compiled(function: Callable, **options: Any) -> Any:
     """The function as machine code, kept on disk where there is a place for it."""
-    usual, config.CACHE_DIR = config.CACHE_DIR, place(function.__module__.split(".")[0])
-    try:
-        return njit(cache=True, nogil=True, **options)(function)
-    except RuntimeError:  # neither there, nor beside the source, nor in the user's cache
-        return njit(nogil=True, **options)(function)
-    finally:
-        config.CACHE_DIR = usual
+    with apart(function):
+        try:
+            return njit(cache=True, nogil=True, **options)(function)
+        except RuntimeError:  # neither there, nor beside the source, nor in the user's cache
+            return njit(nogil=True, **options)(function)
 
 
 def code(write: Callable, lanes: int) -> Callable:
