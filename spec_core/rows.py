@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spec_core.tree import Nodes, Tree
 
 # By tokens in common a past is recalled: EVEN of them would weigh as much as a model does; by SURE
-# the past speaks alone, and leaves the rest of TRUST to all other tokens. Compiled code has these.
+# the past speaks alone and leaves the rest of TRUST to all others, in torch and where compiled.
 EVEN, SURE, TRUST = 16, 12, 0.9
 
 # Of one sequence: accepted nodes, their draft slots, tokens with the bonus, nodes drafted, and

@@ -90,7 +90,7 @@ def test_cores_with_few_registers_and_with_many_make_the_same_bits(tmp_path, mon
     made = {}
     for wide in (False, True):
         monkeypatch.setattr(products, "WIDE", wide)
-        path = tmp_path / f"attention_{wide}.py"  # what it compiles is kept beside it
+        path = tmp_path / f"attention_{wide}.py"
         shutil.copy(code.__file__, path)
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)

@@ -1,5 +1,6 @@
 """Machine code that is kept is that of the source as it is, in what it calls as well."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,11 +73,19 @@ def test_the_place_depends_on_what_machine_code_may_be_made_of(package, monkeypa
     kept.place.cache_clear()
 
 
+def test_constants_of_machine_code_are_of_files_that_count():
+    for file in (kept.OWN / "models").glob("*.py"):
+        for line in re.findall(r"^from spec_core\.(\w+) import (.+)$", file.read_text(), re.M):
+            if any(name.strip().isupper() for name in line[1].split(",")):
+                assert kept.MARK in (kept.OWN / f"{line[0]}.py").read_bytes(), (file.name, line)
+
+
 def test_what_is_of_other_source_is_dropped_beside_the_package_only(tmp_path, monkeypatch):
+    own = tmp_path / "own"
     for asked in (str(tmp_path / "asked"), ""):
         monkeypatch.setattr(config, "CACHE_DIR", asked)
-        monkeypatch.setattr(kept, "OWN", tmp_path)
-        old = Path(asked or tmp_path / "__pycache__") / "nothing-0123456789ab"
+        monkeypatch.setattr(kept, "OWN", own)
+        old = Path(asked or own / "__pycache__") / "nothing-0123456789ab"
         old.mkdir(parents=True)
         kept.place.cache_clear()
         kept.place("nothing")

@@ -155,9 +155,9 @@ def _attend(query, keys, slot, seen, counts, shared, sizes, out):  # type: ignor
     """
     width, groups, rows = sizes.width, sizes.heads // sizes.key_heads, len(counts)
     many, room = rows * groups, counts.max() + 2 * LANES
-    queries, sums = np.empty((many, width), np.float32), np.empty((many, width), np.float32)
+    both = np.empty((2, many, width), np.float32)  # queries, and what is summed for them
     scores, totals = np.empty((many, room), np.float32), np.empty(many, np.float32)
-    mine, made, weights = queries.ctypes.data, sums.ctypes.data, scores.ctypes.data
+    mine, made, weights = both.ctypes.data, both[1].ctypes.data, scores.ctypes.data
     scale, slots = np.float32(1) / np.sqrt(np.float32(width)), seen.ctypes.data
     step, line = groups * width * BYTES, groups * room * BYTES  # from row to row
     for head in range(sizes.key_heads):
@@ -170,7 +170,7 @@ def _attend(query, keys, slot, seen, counts, shared, sizes, out):  # type: ignor
             own, more = slots + (r * seen.shape[1] + shared) * 4, counts[r] - shared
             place = weights + r * line + shared * BYTES
             _scores(groups, width, mine + r * step, source, slot, own, more, place, room)
-        sums[:] = 0
+        both[1] = 0
         for q in range(many):
             count = counts[q // groups]
             for i in range(count, count + LANES):
@@ -184,7 +184,7 @@ def _attend(query, keys, slot, seen, counts, shared, sizes, out):  # type: ignor
         for q in range(many):
             share = np.float32(1) / totals[q]
             for i in range(width):
-                sums[q, i] *= share
+                both[1, q, i] *= share
         for r in range(rows):
             copy(made + r * step, out + r * sizes.key_heads * step + head * step, groups * width)
 

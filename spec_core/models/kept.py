@@ -6,6 +6,7 @@ Numba keeps a function by the file it was written in; what it calls may have cha
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -31,9 +32,10 @@ def place(package: str) -> str:
         if MARK in text or file.parent == OWN / "models":
             digest.update(text)
     asked = SETTINGS.CACHE_DIR  # NUMBA_CACHE_DIR, which others may use as well
-    home = Path(asked or OWN / "__pycache__")
-    found = home / f"{package}-{digest.hexdigest()[:12]}"
-    for other in [] if asked or found.exists() else home.glob(f"{package}-????????????"):
+    beside = OWN / "__pycache__" if os.access(OWN, os.W_OK) else Path.home() / ".cache/draftgym"
+    found = Path(asked or beside) / f"{package}-{digest.hexdigest()[:12]}"
+    own = found.parent == OWN / "__pycache__" and not found.exists()
+    for other in found.parent.glob(f"{package}-????????????") if own else []:
         shutil.rmtree(other, ignore_errors=True)
     return str(found)
 

@@ -42,9 +42,10 @@ def log_softmax(row):  # type: ignore[no-untyped-def]
     powers, top = np.empty(count + LANES, np.float32), row[peak(row)]
     powers[:count] = row
     powers[count:] = -np.inf
-    total = np.log(soften(powers.ctypes.data, count, np.float32(1)))
+    total = soften(powers.ctypes.data, count, np.float32(1))
+    powers[0] = np.log(total)  # and not before: an array lives as long as its name is used
     for i in range(count):
-        row[i] = row[i] - top - total
+        row[i] = row[i] - top - powers[0]
 
 
 @compiled
