@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import track
 
 from benchmarks.common import quartiles
+from harness.full import kept_full
 from spec_core import Pair, SpeculativeDecoder, embedded
-from spec_core.clock import now
-from spec_core.cycles import cycle
 from spec_core.decoder import request_seed
 from spec_core.plan import Plan
 from spec_core.policy import Policy
+from spec_core.sequence import Sequence
 
 
 class Kept:
@@ -27,22 +27,23 @@ class Kept:
         self.prompts = [prompts[i % len(prompts)]["prompt"] for i in range(texts)]
         self.pair, self.load, self.new = pair, load, new
 
-    @torch.no_grad()
     def run(self, policy: Policy) -> dict[str, float]:
-        """Decode while there are texts enough; the cycles' clock, reading prompts not included."""
-        decoder, new = SpeculativeDecoder(self.pair, policy), self.new
+        """Decode until the first text would find no successor; reading prompts costs nothing."""
+        decoder, new, numbers = SpeculativeDecoder(self.pair, policy), self.new, count()
         longest = max(len(self.pair.encode(prompt)) for prompt in self.prompts) + new
+
+        def fresh() -> Sequence:
+            number = self.load + next(numbers)
+            prompt = self.prompts[number % len(self.prompts)]
+            return decoder.sequence(prompt, new, request_seed(0, number), ignore_eos=True)
+
         session = decoder.open(self.prompts[: self.load], new, ignore_eos=True, room=longest)
-        waiting, tokens, seconds, plans = self.prompts[self.load :], 0, 0.0, list[Plan]()
-        while len(session.rows) == self.load:
-            start = now()
-            outcome = cycle(session, policy)
-            seconds += now() - start
-            tokens += sum(map(len, outcome.tokens))
+        tokens, seconds, plans = 0, 0.0, list[Plan]()
+        for outcome, spent in kept_full(session, policy, fresh):
+            tokens, seconds = tokens + sum(map(len, outcome.tokens)), seconds + spent
             plans += outcome.plans
-            while waiting and len(session.rows) < self.load:
-                seed = request_seed(0, len(waiting))
-                session.admit(decoder.sequence(waiting.pop(), new, seed, ignore_eos=True))
+            if len(session.sequences) - len(session.rows) > len(self.prompts) - self.load:
+                break
         silent = sum(plan.depth == 0 or plan.budget == 1 for plan in plans) / len(plans)
         return {"tokens_per_second": tokens / seconds, "autoregressive_share": silent}
 

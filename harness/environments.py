@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from harness import build
@@ -54,9 +55,9 @@ def _deciding(config: Any, bench: Bench, head: str, stop: Stop) -> float:
 
     if not (config.cost or config.pretrain):
         return 0.0
-    menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
-    _, costs = recordings(config, menu, loads, stop)
-    table = Costs.read(costs)
+    loads = list(config.loads or [config.batch_size])
+    costs = config.cost or recordings(config, build.make_menu(config, bench), loads, stop)[1]
+    table = Costs.read(Path(costs))
     return (table.deciding if head == "menu" else table.asking)(loads[0])
 
 

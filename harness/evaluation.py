@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
 
 from harness.decisions import decided, drawn
-from spec_core.decoder import Generation, SpeculativeDecoder
+from harness.full import kept_full
+from spec_core.clock import Seconds
+from spec_core.decoder import Generation, SpeculativeDecoder, request_seed
 from spec_core.pair import Pair
 from spec_core.policy import Policy
 from spec_core.prompts import spread
+from spec_core.sequence import Sequence
+from spec_core.session import Outcome
 from spec_core.verifiers.base import Verifier
 
 Row = dict[str, Any]
@@ -29,7 +34,7 @@ class Workload:
     top_k: int = 0
     top_p: float = 1.0
     max_new_tokens: int = 128
-    batch_size: int = 1
+    batch_size: int = 1  # texts decoded together
     seed: int = 0
     max_nodes: int = 64
 
@@ -42,13 +47,42 @@ class Bench:
         self.decoder = SpeculativeDecoder(pair, None, verifier, workload.max_nodes)
 
     def run(self, policy: Policy, prompts: list[Prompt], **watching: Any) -> Generation:
-        """Generate for prompts that are decoded together."""
-        work, self.decoder.policy = self.workload, policy
-        return self.decoder.generate(
-            [p["prompt"] for p in prompts], ids=[p["id"] for p in prompts], seed=work.seed,
-            max_new_tokens=work.max_new_tokens, temperature=work.temperature,
-            top_k=work.top_k, top_p=work.top_p, **watching,
-        )  # fmt: skip
+        """Generate for prompts that are decoded together, to the end of each."""
+        self.decoder.policy = policy
+        return self.decoder.generate(**self._opening(prompts), **watching)
+
+    def measure(self, policy: Policy, prompts: list[Prompt]) -> list[Row]:
+        """A row per prompt, decoded in a batch that is kept full until all of them have ended.
+
+        Who comes where a prompt has ended is one of them again, and is not counted; a cycle's
+        seconds are shared evenly.
+        """
+        again = cycle(prompts)
+        full = [*prompts, *islice(again, max(self.workload.batch_size - len(prompts), 0))]
+        session = self.decoder.open(**self._opening(full))
+        rows, cycles = (
+            [_row(p) for p in prompts],
+            kept_full(session, policy, lambda: self._text(next(again))),
+        )
+        while any(s.ending is None for s in session.sequences[: len(rows)]):
+            outcome, seconds = next(cycles)
+            for place, request in enumerate(outcome.rows):
+                if request < len(rows):
+                    _count(rows[request], outcome, place, seconds)
+        return rows
+
+    def _opening(self, prompts: list[Prompt]) -> dict[str, Any]:
+        """What a session on these prompts is opened with."""
+        work = asdict(self.workload)
+        names = ("seed", "max_new_tokens", "temperature", "top_k", "top_p")
+        return {"prompts": [p["prompt"] for p in prompts], "ids": [p["id"] for p in prompts],
+                **{name: work[name] for name in names}}  # fmt: skip
+
+    def _text(self, prompt: Prompt) -> Sequence:
+        """A prompt as it joins a session."""
+        work = self.workload
+        seed = request_seed(work.seed, prompt["id"])
+        return self.decoder.sequence(prompt["prompt"], work.max_new_tokens, seed)
 
     @property
     def recorded_as(self) -> dict[str, Any]:
@@ -62,35 +96,42 @@ class Bench:
         return {**sampling, "coupled": getattr(verifier, "coupled", True)}
 
     def batches(self, prompts: list[Prompt]) -> list[list[Prompt]]:
-        """The prompts in groups that are decoded together; a last group may be smaller."""
+        """The prompts in groups that begin together; a last group may be smaller."""
         size = self.workload.batch_size
         return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
 
-def rows_of(name: str, prompts: list[Prompt], made: Generation, repeat: int) -> list[Row]:
-    """One row per prompt; the seconds of a batch are shared out evenly."""
-    stats, count = made.stats, len(prompts)
-    phases = {phase: seconds / count for phase, seconds in asdict(stats.phases).items()}
-    return [
-        {
-            "policy": name, "prompt_id": prompt["id"], "domain": prompt["domain"],
-            "repeat": repeat, "new_tokens": len(tokens), "seconds": stats.seconds / count,
-            "cycles": stats.cycles / count, "drafted": stats.drafted / count,
-            "accepted": stats.accepted / count, "phases": phases, "output_tokens": tokens,
-        }
-        for prompt, tokens in zip(prompts, made.tokens, strict=True)
-    ]  # fmt: skip
+def _row(prompt: Prompt) -> Row:
+    """What is counted of a prompt, before it is decoded."""
+    return {
+        "prompt_id": prompt["id"], "domain": prompt["domain"], "new_tokens": 0, "seconds": 0.0,
+        "cycles": 0, "drafted": 0, "accepted": 0, "phases": asdict(Seconds()), "output_tokens": [],
+    }  # fmt: skip
+
+
+def _count(row: Row, outcome: Outcome, place: int, seconds: float) -> None:
+    """Enter a cycle of which a prompt was a part."""
+    batch = len(outcome.rows)
+    row["output_tokens"] += outcome.tokens[place]
+    row["new_tokens"] = len(row["output_tokens"])
+    row["seconds"] += seconds / batch
+    row["cycles"] += 1
+    row["drafted"] += outcome.drafted[place]
+    row["accepted"] += outcome.accepted[place]
+    for phase, spent in asdict(outcome.seconds).items():
+        row["phases"][phase] += spent / batch
 
 
 def interleaved(
     bench: Bench, policies: dict[str, Policy], prompts: list[Prompt], repeats: int, seed: int
-) -> Iterator[tuple[str, list[Prompt], Generation, int]]:
-    """Every policy on every batch of prompts, policies in random order at each."""
+) -> Iterator[list[Row]]:
+    """The rows of every policy on every batch of prompts, policies in random order at each."""
     chance, names = random.Random(seed), list(policies)
     for repeat in range(repeats):
         for batch in bench.batches(prompts):
             for name in chance.sample(names, len(names)):
-                yield name, batch, bench.run(policies[name], batch), repeat
+                rows = bench.measure(policies[name], batch)
+                yield [{"policy": name, "repeat": repeat, **row} for row in rows]
 
 
 def evaluate(
@@ -103,8 +144,8 @@ def evaluate(
     for policy in policies.values():  # caches and lazy imports are not the first prompt's
         bench.run(policy, bench.batches(prompts)[0])
     rows: list[Row] = []
-    for name, batch, made, repeat in interleaved(bench, policies, prompts, repeats, seed):
-        rows += rows_of(name, batch, made, repeat)
+    for found in interleaved(bench, policies, prompts, repeats, seed):
+        rows += found
         tick()
     decisions = decided(bench, policies, spread(prompts, WATCHED))
     trees = [drawn(bench, name, policy, prompts[0]) for name, policy in policies.items()]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness.evaluation import Bench, Prompt, interleaved, rows_of, speed
+from harness.evaluation import Bench, Prompt, interleaved, speed
 from spec_core.menu import read_name
 from spec_core.policy import Fixed, Policy
 from spec_core.prompts import spread
@@ -31,10 +31,10 @@ def speeds(
         bench.run(policy, bench.batches(prompts)[0])
         tick()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
-    for name, batch, made, repeat in interleaved(bench, policies, prompts, 1, 0):
-        rows[name] += rows_of(name, batch, made, repeat)
+    for found in interleaved(bench, policies, prompts, 1, 0):
+        rows[found[0]["policy"]] += found
         tick()
-    return {name: speed(found) for name, found in rows.items()}
+    return {name: speed(own) for name, own in rows.items()}
 
 
 def tune(

@@ -82,12 +82,32 @@ def test_every_policy_runs_on_every_prompt_and_nothing_is_lost(batch, temperatur
     json.dumps(found)
 
 
-def test_rows_add_up_to_the_batch():
-    at = bench(batch_size=5)
-    rows = evaluate(at, {"chain": Fixed(Plan(2))}, PROMPTS)["rows"]
-    assert len({r["seconds"] for r in rows}) == 1
-    assert sum(r["accepted"] for r in rows) < sum(r["drafted"] for r in rows)
-    assert speed(rows) == pytest.approx(5 * 16 / sum(r["seconds"] for r in rows))
+class Counting(Fixed):
+    """Keeps how many texts it was asked for."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.asked: list[int] = []
+
+    def plan(self, observation):
+        self.asked.append(observation.batch)
+        return super().plan(observation)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 7])
+def test_measured_batches_are_kept_full_and_their_seconds_shared(monkeypatch, batch):
+    ticks = iter(range(0, 10**6, batch))
+    monkeypatch.setattr("harness.full.now", lambda: next(ticks))
+    at, policy = bench(batch_size=batch), Counting(Plan(2))
+    rows = [row for own in at.batches(PROMPTS) for row in at.measure(policy, own)]
+    assert set(policy.asked) == {batch}
+    for row in rows:  # a cycle takes as long as there are texts
+        assert row["seconds"] == row["cycles"] <= row["accepted"] + row["cycles"]
+        assert row["accepted"] <= row["drafted"] and 16 <= row["accepted"] + row["cycles"] <= 18
+    assert [row["prompt_id"] for row in rows] == [prompt["id"] for prompt in PROMPTS]
+    assert speed(rows) == 5 * 16 / sum(r["seconds"] for r in rows)
+    alone = [row["output_tokens"] for row in bench().measure(Fixed(AUTOREGRESSIVE), PROMPTS)]
+    assert [row["output_tokens"] for row in rows] == alone
 
 
 def test_no_prompts_are_refused():
@@ -98,11 +118,11 @@ def test_no_prompts_are_refused():
 class Forging(Bench):
     """A bench where one policy changes the text."""
 
-    def run(self, policy, prompts, **watching):
-        made = super().run(policy, prompts, **watching)
+    def measure(self, policy, prompts):
+        rows = super().measure(policy, prompts)
         if isinstance(policy, Fixed) and policy.plan_.depth == 3:
-            made.tokens[0][-1] += 1
-        return made
+            rows[0]["output_tokens"][-1] += 1
+        return rows
 
 
 def test_a_comparison_in_which_texts_differ_fails(tmp_path):

@@ -14,7 +14,7 @@ from numba import types
 
 from spec_core.models.emitter import BYTES, FLOAT, INT, Emitter
 from spec_core.models.products import WIDE
-from spec_core.models.tiles import HALF, LANES, code, compiled, copy, machine, soften
+from spec_core.models.tiles import HALF, LANES, code, compiled, copy, lay, machine, soften
 
 TOGETHER = 4 if WIDE else 2  # queries that read a key side by side
 KEYS = 4 if WIDE else 2  # keys that a query reads side by side
@@ -154,7 +154,9 @@ def _attend(query, keys, slot, seen, counts, shared, sizes, out):  # type: ignor
     query, keys and out are addresses: of rows of `sizes.qkv`, and of heads side by side.
     """
     width, groups, rows = sizes.width, sizes.heads // sizes.key_heads, len(counts)
-    many, room = rows * groups, counts.max() + 2 * LANES
+    many, room = rows * groups, 2 * LANES
+    for count in counts:
+        room = max(room, count + 2 * LANES)
     both = np.empty((2, many, width), np.float32)  # queries, and what is summed for them
     scores, totals = np.empty((many, room), np.float32), np.empty(many, np.float32)
     mine, made, weights = both.ctypes.data, both[1].ctypes.data, scores.ctypes.data
@@ -211,7 +213,8 @@ def attention(qkv, places, store, keys, seen, first, queries, sizes, x, mixed): 
         else:
             mixed[rows] = 0
         for row in range(n, stop):
-            x[rows], places[rows] = x[row], places[row]
+            lay(x[row], x[rows])
+            places[rows] = places[row]
             rows += 1
         n = stop
     return rows

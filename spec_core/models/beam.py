@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from spec_core.models.forward import Keys, Numbers, Sizes, _forward
+from spec_core.models.forward import Keys, Numbers, Sizes, logits_of
 from spec_core.models.ranks import largest, rank
 from spec_core.models.recall import found as recalled
 from spec_core.models.recall import remind
-from spec_core.models.tiles import compiled
+from spec_core.models.tiles import compiled, lay
 
 
 @compiled
@@ -44,7 +44,8 @@ def _choose(pool, rounds, anywhere, near, size, first, last):  # type: ignore[no
         held[slot] = place + start if among[place] > -np.inf else -1
         parent = parents[place + start]
         depths[slot] = depths[parent] + 1
-        seen[slot], seen[slot, slot] = seen[parent], True
+        lay(seen[parent], seen[slot])
+        seen[slot, slot] = True
 
 
 @compiled
@@ -63,7 +64,7 @@ def _inputs(text, length, pool, first, last, room):  # type: ignore[no-untyped-d
             while held[slot] < 0:
                 slot += 1
             inputs[0, 0, q], inputs[1, 0, q] = tokens[held[slot]], base + depths[slot]
-            view[0, q] = seen[slot, :last]
+            lay(seen[slot], view[0, q])
         else:
             inputs[0, 0, q], inputs[1, 0, q], view[0, q, : q + 1] = text[q], base + q, True
         inputs[1, 0, q], inputs[2, 0, q] = min(inputs[1, 0, q], room), base + slot
@@ -121,7 +122,7 @@ def harvest(pool, rounds, levels, nodes):  # type: ignore[no-untyped-def]
         parent = place[held[slot]]
         made[0, 0, node], made[1, 0, node] = tokens[index], parent
         made[2, 0, node] = depths[slot] + (node > 0)
-        seen[0, node] = seen[0, parent]
+        lay(seen[0, parent], seen[0, node])
         seen[0, node, node] = True
         for slot in range(first):
             if held[slot] == index:
@@ -151,7 +152,7 @@ def beam(text, pool, rounds, noise, start, limits, past, placed, place, arrays, 
         logits = np.empty((0, sizes.vocab), np.float32)
         if known.shape[1]:
             keep = known.shape[1] if level else 1
-            logits = _forward(known, places, slots, view, placed, keep, keys, numbers, sizes)
+            logits = logits_of(known, places, slots, view, placed, keep, keys, numbers, sizes)
         logs = np.empty((1, last - first, len(numbers.embedding)), np.float32)
         best = _offer(logits, pool, size, (first, last), rounds[1][level], rounds[3], noise,
                       np.float32(heat), np.float32(least), past, logs)  # fmt: skip

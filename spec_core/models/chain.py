@@ -10,11 +10,11 @@ import math
 import numpy as np
 
 from spec_core.judge import ends
-from spec_core.models.forward import Keys, Numbers, Sizes, _forward
+from spec_core.models.forward import Keys, Numbers, Sizes, logits_of
 from spec_core.models.ranks import rank
 from spec_core.models.recall import found as recalled
 from spec_core.models.recall import remind
-from spec_core.models.tiles import compiled
+from spec_core.models.tiles import compiled, lay
 from spec_core.rows import SURE
 
 
@@ -23,19 +23,31 @@ def read(tokens, first, keep, placed, keys, numbers, sizes):  # type: ignore[no-
     """Logits of the last `keep` of tokens [B, Q], which stand in slots from first [B] on."""
     batch, queries = tokens.shape
     slots, seen = np.empty((batch, queries), np.int64), np.zeros((1, queries, queries), np.bool_)
+    span = 0
+    for b in range(batch):
+        span = max(span, first[b] + queries)
+        for q in range(queries):
+            slots[b, q] = first[b] + q
     for q in range(queries):
-        slots[:, q] = first + q
         seen[0, q, : q + 1] = True
     positions = np.minimum(slots, len(numbers.rotation) - 1)
-    view = first, seen, first.max() + queries
-    return _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
+    view = first, seen, span
+    return logits_of(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
+
+
+@compiled
+def _alone(number):  # type: ignore[no-untyped-def]
+    """An array of one number."""
+    made = np.empty(1, np.int64)
+    made[0] = number
+    return made
 
 
 @compiled
 def feed(tokens, first, keep, placed, place, arrays, widths):  # type: ignore[no-untyped-def]
     """`read` of one text on plain tuples: those with names take long to hand over."""
     keys, numbers, sizes = Keys(*place), Numbers(*arrays), Sizes(*widths)
-    return read(tokens, np.full(1, first), keep, placed, keys, numbers, sizes)
+    return read(tokens, _alone(first), keep, placed, keys, numbers, sizes)
 
 
 @compiled
@@ -46,16 +58,16 @@ def branch(numbers, seen, first, placed, place, arrays, widths):  # type: ignore
     slots = np.empty_like(tokens)
     for node in range(tokens.shape[1]):
         slots[0, node] = first + node
-    view = slots[0, :1].copy(), seen, first + tokens.shape[1]
+    view = _alone(first), seen, first + tokens.shape[1]
     positions = np.minimum(first + depths, last)
-    return _forward(tokens, positions, slots, view, placed, tokens.shape[1], keys, model, sizes)
+    return logits_of(tokens, positions, slots, view, placed, tokens.shape[1], keys, model, sizes)
 
 
 @compiled
 def _longer(tokens, token):  # type: ignore[no-untyped-def]
     """Tokens [1, Q] with one more."""
     made = np.empty((1, tokens.shape[1] + 1), np.int64)
-    made[0, :-1] = tokens[0]
+    lay(tokens[0], made[0, :-1])
     made[0, -1] = token
     return made
 
@@ -79,7 +91,7 @@ def chain(tokens, first, noise, levels, ranking, halt, judge, past, placed, plac
     for level in range(levels):
         token, length = recalled(text, noted, count)
         if length < SURE:
-            where = np.full(1, first)
+            where = _alone(first)
             logits = read(tokens, where, np.int64(1), placed, keys, numbers, sizes)[0, :size]
             first, tokens = first + tokens.shape[1], tokens[:, :0]
         remind(logits, token, length)

@@ -12,7 +12,7 @@ from spec_core.models.forward import Keys, Numbers, Sizes
 from spec_core.models.ranks import rank
 from spec_core.models.recall import found as recalled
 from spec_core.models.recall import remind
-from spec_core.models.tiles import compiled
+from spec_core.models.tiles import compiled, lay
 from spec_core.tree import NOTHING
 
 
@@ -30,7 +30,8 @@ def chains(tokens, lengths, noise, temperature, growth, past, placed, place, arr
     batch, size, heat = len(tokens), len(numbers.embedding), np.float32(temperature)
     made = np.full((batch, 1 + levels), NOTHING)
     path = np.full((batch, 1 + levels), np.float32(-np.inf))
-    made[:, 0], path[:, 0] = tokens[:, -1], 0
+    path[:, 0] = 0
+    lay(tokens[:, -1], made[:, 0])
     logs, token, score = np.empty(size, np.float32), np.empty(1, np.int64), np.empty(1, np.float32)
     fed, first = tokens, lengths - tokens.shape[1]
     for level in range(levels):

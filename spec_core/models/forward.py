@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 
 from spec_core.models.attention import attention, see
 from spec_core.models.emitter import BYTES
+from spec_core.models.linked import linked
 from spec_core.models.products import product
-from spec_core.models.tiles import LANES, compiled, copy, dot, swish
+from spec_core.models.tiles import LANES, compiled, copy, dot, lay, swish
 from spec_core.tree import NOTHING
+
+INT, FLOAT = types.int64, types.float32
 
 
 class Sizes(NamedTuple):
@@ -43,6 +47,9 @@ class Numbers(NamedTuple):
     norms: Any  # [layers, 2, D] of query and key heads; D = 0 where there are none
 
 
+NUMBERS = (FLOAT[:, ::1], FLOAT[:, ::1], FLOAT[::1], INT[:, ::1], INT[::1], FLOAT[:, :, ::1])
+
+
 class Keys(NamedTuple):
     """Where keys and values are: an address, and steps in floats."""
 
@@ -59,11 +66,11 @@ def padded(size):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _times(x, rows, depth, numbers, layer, part, out):  # type: ignore[no-untyped-def]
-    """out = the first rows of x times a matrix."""
+def _times(x, rows, depth, panels, start, out):  # type: ignore[no-untyped-def]
+    """out = the first rows of x times the matrix that begins there."""
     if rows == 0:  # all that is wanted was padding
         return
-    panel = numbers.panels.ctypes.data + numbers.starts[layer, part] * BYTES
+    panel = panels.ctypes.data + start * BYTES
     width = out.shape[1]
     product(x.ctypes.data, x.shape[1], rows, panel, depth, width // LANES, out.ctypes.data, width)
 
@@ -123,7 +130,7 @@ def _enter(places, tokens, positions, slots, embedding, placed):  # type: ignore
         token, slot = tokens[b, q], slots[b, q]
         if not (0 <= token < len(embedding) and 0 <= slot < placed.shape[1]):
             raise IndexError("a token or a slot is out of range")
-        x[n] = embedding[token]
+        lay(embedding[token], x[n])
         placed[b, slot] = positions[b, q]
     return x
 
@@ -136,7 +143,7 @@ def _leave(logits, rows, places, queries, keep):  # type: ignore[no-untyped-def]
         if rows and places[rows - 1] == (b + 1) * queries - keep + q:
             rows -= 1
             if rows < n:
-                logits[n] = logits[rows]
+                lay(logits[rows], logits[n])
         else:
             logits[n] = 0
 
@@ -153,8 +160,12 @@ def _store(qkv, places, positions, slots, store, keys, layer, numbers, sizes):  
         copy(source, place, 2 * sizes.key_heads * sizes.width)
 
 
-@compiled
-def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes):  # type: ignore[no-untyped-def]
+@linked(
+    *[INT[:, ::1]] * 3, types.Tuple((INT[::1], types.boolean[:, :, ::1], INT)), INT[:, ::1], INT,
+    types.NamedUniTuple(INT, 4, Keys), types.NamedTuple(NUMBERS, Numbers),
+    types.NamedTuple([INT] * 9 + [types.float64], Sizes),
+)  # fmt: skip
+def logits_of(tokens, positions, slots, view, placed, keep, keys, numbers, sizes):  # type: ignore[no-untyped-def]
     """Logits [B * keep, padded vocabulary] of the last `keep` queries of each text."""
     places = _there(tokens)
     x = _enter(places, tokens, positions, slots, numbers.embedding, placed)
@@ -168,34 +179,34 @@ def _forward(tokens, positions, slots, view, placed, keep, keys, numbers, sizes)
         if layer and numbers.windows[layer] != numbers.windows[layer - 1]:
             seen = see(places, positions, view, numbers.windows[layer], placed)
         _normal(x, rows, sizes, normal)
-        _times(normal, rows, sizes.hidden, numbers, layer, 0, qkv)
+        _times(normal, rows, sizes.hidden, numbers.panels, numbers.starts[layer, 0], qkv)
         store = keys.address + layer * keys.layer * BYTES
         _store(qkv, places, positions, slots, store, keys, layer, numbers, sizes)
         first = queries - keep if layer + 1 == layers else 0  # the others are needed by nobody
         rows = attention(qkv, places, store, keys, seen, first, queries, sizes, x, mixed)
-        _times(mixed, rows, mixed.shape[1], numbers, layer, 1, made)
+        _times(mixed, rows, mixed.shape[1], numbers.panels, numbers.starts[layer, 1], made)
         _add(x, made, rows)
         _normal(x, rows, sizes, normal)
-        _times(normal, rows, sizes.hidden, numbers, layer, 2, gates)
+        _times(normal, rows, sizes.hidden, numbers.panels, numbers.starts[layer, 2], gates)
         for n in range(rows):
             gate = gates.ctypes.data + n * gates.shape[1] * BYTES
             swish(gate, gate + sizes.half * BYTES, sizes.half)
-        _times(gates, rows, sizes.inner, numbers, layer, 3, made)
+        _times(gates, rows, sizes.inner, numbers.panels, numbers.starts[layer, 3], made)
         _add(x, made, rows)
     logits = np.empty((len(tokens) * keep, sizes.vocab), np.float32)
     _normal(x, rows, sizes, normal)
-    _times(normal, rows, sizes.hidden, numbers, layers, 0, logits)
+    _times(normal, rows, sizes.hidden, numbers.panels, numbers.starts[layers, 0], logits)
     _leave(logits, rows, places, queries, keep)
     return logits
 
 
 @compiled
 def forward(inputs, prefix, ancestors, placed, counts, arrays, widths):  # type: ignore[no-untyped-def]
-    """`_forward` on plain tuples: those with names take long to hand over."""
+    """`logits_of` on plain tuples: those with names take long to hand over."""
     span, keep, address, layer, row, slot = counts
     keys, numbers = Keys(address, layer, row, slot), Numbers(*arrays)
     sizes = Sizes(*widths)
     tokens, positions, slots = inputs
-    return _forward(
+    return logits_of(
         tokens, positions, slots, (prefix, ancestors, span), placed, keep, keys, numbers, sizes
     )

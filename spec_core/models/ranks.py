@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spec_core.models.tiles import LANES, compiled, soften
+from spec_core.models.tiles import LANES, compiled, lay, soften
 
 SILENCE = np.empty((0, 1, 1), np.float32)  # no noise
 BLOCK = 64  # numbers that are compared side by side, where only some block matters
@@ -40,7 +40,7 @@ def log_softmax(row):  # type: ignore[no-untyped-def]
     """In place; a NaN makes the whole row one."""
     count = len(row)
     powers, top = np.empty(count + LANES, np.float32), row[peak(row)]
-    powers[:count] = row
+    lay(row, powers[:count])
     powers[count:] = -np.inf
     total = soften(powers.ctypes.data, count, np.float32(1))
     powers[0] = np.log(total)  # and not before: an array lives as long as its name is used

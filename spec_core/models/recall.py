@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spec_core.models.ranks import peak
-from spec_core.models.tiles import LANES, compiled, soften
+from spec_core.models.tiles import LANES, compiled, lay, soften
 from spec_core.rows import EVEN, SURE, TRUST
 
 
@@ -42,7 +42,7 @@ def remind(row, token, length):  # type: ignore[no-untyped-def]
     elif length:
         size, top = len(row), row[peak(row)]
         weights = np.empty(size + LANES, np.float32)
-        weights[:size] = row
+        lay(row, weights[:size])
         weights[size:] = -np.inf
         total = soften(weights.ctypes.data, size, np.float32(1))
         row[token] = top + np.log(weights[token] + total * np.float32(length / EVEN))

@@ -22,13 +22,23 @@ LANES, HALF = 16, 8  # floats of a panel's row, and of the vectors along a head
 machine: Any = intrinsic  # what it makes is called with fewer arguments than it is written with
 
 
-def compiled(function: Callable, **options: Any) -> Any:
-    """The function as machine code, kept on disk where there is a place for it."""
+def compiled(function: Callable, types: Any = None, **options: Any) -> Any:
+    """The function as machine code, kept on disk where there is a place for it.
+
+    types: of the arguments, if it is to be compiled at once, for them alone.
+    """
     with apart(function):
         try:
-            return njit(cache=True, nogil=True, **options)(function)
+            return njit(types, cache=True, nogil=True, **options)(function)
         except RuntimeError:  # neither there, nor beside the source, nor in the user's cache
-            return njit(nogil=True, **options)(function)
+            return njit(types, nogil=True, **options)(function)
+
+
+@compiled
+def lay(source, target):  # type: ignore[no-untyped-def]
+    """Numbers from one row to another: an assignment of rows takes seconds to compile."""
+    for i in range(len(target)):
+        target[i] = source[i]
 
 
 def code(write: Callable, lanes: int) -> Callable:
