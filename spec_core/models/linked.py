@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import binding
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.core.typing import signature as typed
+from numba.core.typing.templates import signature as typed
 from numba.extending import intrinsic
 
 from spec_core.models.tiles import compiled
