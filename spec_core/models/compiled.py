@@ -18,6 +18,7 @@ from spec_core.models.chain import branch, chain, feed
 from spec_core.models.chains import chains
 from spec_core.models.fast import Layer, Reader, Shape, check, rotations, sliding_windows
 from spec_core.models.forward import Sizes, forward, padded
+from spec_core.models.linked import ready
 from spec_core.models.products import panels
 from spec_core.models.ranks import SILENCE
 from spec_core.models.tiles import HALF
@@ -78,6 +79,7 @@ class CompiledModel:
 
     def __init__(self, config: Any, weights: Weights) -> None:
         check(config)
+        ready()
         self.shape = s = Shape.of(config)
         if s.hidden % HALF or s.head_dim % HALF:
             raise ModelError(f"widths {s.hidden} and {s.head_dim} are not multiples of {HALF}")

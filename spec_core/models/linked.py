@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -14,19 +15,30 @@ from numba.extending import intrinsic
 
 from spec_core.models.tiles import compiled
 
+_FUNCTIONS: list[Callable] = []
+
+
+def ready() -> None:
+    """Bring all that is linked to its place: callers that are read from disk look for it there."""
+    for code in _FUNCTIONS:
+        code()
+
 
 def linked(*types: Any) -> Callable[[Callable], Any]:
-    """Compiled at once for arguments of these types; for machine code to call, by its name."""
+    """Compiled for arguments of these types alone; for machine code to call, by its name."""
 
     def link(function: Callable) -> Any:
-        code = compiled(function, types).overloads[types]
         symbol = f"{function.__module__}.{function.__qualname__}"  # in every process the same
-        place = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
-        binding.add_symbol(symbol, place)
-        result = code.signature.return_type
 
-        def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-            rules = context.call_conv
+        @cache
+        def code() -> Any:
+            made = compiled(function, types).overloads[types]
+            place = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+            binding.add_symbol(symbol, place)
+            return made
+
+        def generate(context: Any, builder: Any, wanted: Any, arguments: Any) -> Any:
+            rules, result = context.call_conv, wanted.return_type
             kind = rules.get_function_type(result, types)
             there = cgutils.get_or_insert_function(builder.module, kind, symbol)
             status, value = rules.call_function(builder, there, result, types, arguments)
@@ -38,10 +50,11 @@ def linked(*types: Any) -> Callable[[Callable], Any]:
             for given, wanted in zip(arguments, types, strict=True):
                 if context.can_convert(given, wanted) is None:
                     raise TypingError(f"{symbol} takes {wanted}, not {given}")
-            return typed(result, *types), generate
+            return typed(code().signature.return_type, *types), generate
 
         own, first = signature(function), signature(call).parameters["context"]
         call.__signature__ = own.replace(parameters=[first, *own.parameters.values()])  # type: ignore[attr-defined]
+        _FUNCTIONS.append(code)
         return intrinsic(call)
 
     return link
