@@ -11,8 +11,9 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 # Begun first, so that no worker is alone at the end. While one compiles the models, in the first
-# file, another is busy with the second, which needs none of them.
-LONG = ["replay_heads", "learners", "scripts", "lossless", "rejection"]
+# file, another is busy with those that need none of them.
+NONE = ["learners", "scripts", "rules", "statistics", "rewards", "doubt", "reports_page"]
+FIRST = ["replay_heads", *NONE, "lossless", "rejection"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,5 +25,5 @@ def one_thread():
 
 
 def pytest_collection_modifyitems(items):
-    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    places = {f"test_{name}": place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
