@@ -16,7 +16,7 @@ STATIC_GRID = (
     "ar", "chain-1", "chain-2", "chain-3", "chain-4", "chain-6", "chain-8", "chain-12", "chain-16",
     "chain-6@0.3", "chain-8@0.1", "chain-8@0.3", "chain-8@0.5", "chain-12@0.05", "chain-12@0.1",
     "chain-12@0.2", "chain-16@0.05", "chain-16@0.1", "chain-16@0.15", "chain-20@0.03",
-    "chain-20@0.05", "chain-20@0.1", "beam-2x2n4", "beam-4x2n8", "beam-6x2n12",
+    "chain-20@0.05", "chain-20@0.1", "chain-20@0.15", "chain-24@0.1", "beam-2x2n4", "beam-4x2n8", "beam-6x2n12",
     "beam-8x2n16", "beam-4x3n12", "beam-6x2n8@0.1", "beam-8x2n12@0.1",
 )  # fmt: skip
 KEPT = 0.34  # of the candidates, after each round
@@ -28,7 +28,7 @@ def speeds(
 ) -> dict[str, float]:  # fmt: skip
     """Tokens per second of every policy, interleaved on the prompts; a tick after each run."""
     for policy in policies.values():
-        bench.run(policy, bench.batches(prompts)[0])
+        bench.measure(policy, bench.batches(prompts)[0])
         tick()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
     for found in interleaved(bench, policies, prompts, 1, 0):
