@@ -28,14 +28,14 @@ class Kept:
         self.pair, self.load, self.new = pair, load, new
 
     def run(self, policy: Policy) -> dict[str, float]:
-        """Decode until the first text would find no successor; reading prompts costs nothing."""
-        decoder, new, numbers = SpeculativeDecoder(self.pair, policy), self.new, count()
+        """Decode until the first text would find no successor."""
+        decoder, new, numbers = SpeculativeDecoder(self.pair, policy), self.new, count(self.load)
         longest = max(len(self.pair.encode(prompt)) for prompt in self.prompts) + new
 
         def fresh() -> Sequence:
-            number = self.load + next(numbers)
-            prompt = self.prompts[number % len(self.prompts)]
-            return decoder.sequence(prompt, new, request_seed(0, number), ignore_eos=True)
+            number = next(numbers)
+            seed = request_seed(0, number)
+            return decoder.sequence(self.prompts[number], new, seed, ignore_eos=True)
 
         session = decoder.open(self.prompts[: self.load], new, ignore_eos=True, room=longest)
         tokens, seconds, plans = 0, 0.0, list[Plan]()

@@ -35,7 +35,7 @@ def compare(
     static_plan = _plan_of(policies.get(STATIC))
     lead = leads(bench, oracle, prompts, static_plan) if oracle and static_plan else None
     repeats = int(config.get("repeats", 1))
-    runs = repeats * len(policies) * len(bench.batches(prompts))
+    runs = repeats * len(policies) * len(bench.turns(prompts))
     with tqdm(total=runs, desc="evaluating", file=sys.stderr, mininterval=1) as bar:
 
         def done() -> None:

@@ -58,8 +58,8 @@ def decided(
     for name, policy in policies.items():
         if isinstance(policy, Chosen) and getattr(policy, "always", None) is None:
             with Watched(policy) as watcher:
-                for batch in bench.batches(prompts):
-                    bench.run(policy, batch)
+                for turn in bench.turns(prompts):
+                    bench.measure(policy, turn)
             if watcher.choices:  # a stop head may never have been in doubt
                 found[name] = shares(watcher)
     return found

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from spec_core.verifiers.base import Verifier
 Row = dict[str, Any]
 Prompt = dict[str, str]
 WATCHED = 3  # prompts per domain whose decisions are shown
+TURN = 4  # batches: the texts that only keep the last one full are few beside them
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,19 @@ class Bench:
     def measure(self, policy: Policy, prompts: list[Prompt]) -> list[Row]:
         """A row per prompt, decoded in a batch that is kept full until all of them have ended.
 
-        Who comes where a prompt has ended is one of them again, and is not counted; a cycle's
-        seconds are shared evenly.
+        Behind the last they come again, uncounted. A cycle's seconds are shared evenly.
         """
-        again = cycle(prompts)
-        full = [*prompts, *islice(again, max(self.workload.batch_size - len(prompts), 0))]
-        session = self.decoder.open(**self._opening(full))
-        rows, cycles = (
-            [_row(p) for p in prompts],
-            kept_full(session, policy, lambda: self._text(next(again))),
-        )
-        while any(s.ending is None for s in session.sequences[: len(rows)]):
-            outcome, seconds = next(cycles)
+        coming, rows = itertools.cycle(prompts), [_row(prompt) for prompt in prompts]
+        first = list(itertools.islice(coming, self.workload.batch_size))
+        room = max(self._text(prompt).limit for prompt in prompts)
+        session = self.decoder.open(**self._opening(first), room=room)
+        texts = session.sequences  # of the prompts first
+        for outcome, seconds in kept_full(session, policy, lambda: self._text(next(coming))):
             for place, request in enumerate(outcome.rows):
                 if request < len(rows):
                     _count(rows[request], outcome, place, seconds)
+            if len(texts) >= len(rows) and all(text.ending for text in texts[: len(rows)]):
+                break
         return rows
 
     def _opening(self, prompts: list[Prompt]) -> dict[str, Any]:
@@ -95,10 +94,14 @@ class Bench:
         sampling = {name: getattr(work, name) for name in ("temperature", "top_k", "top_p")}
         return {**sampling, "coupled": getattr(verifier, "coupled", True)}
 
-    def batches(self, prompts: list[Prompt]) -> list[list[Prompt]]:
-        """The prompts in groups that begin together; a last group may be smaller."""
-        size = self.workload.batch_size
+    def batches(self, prompts: list[Prompt], times: int = 1) -> list[list[Prompt]]:
+        """The prompts by so many batches at a time; the last of them may be fewer."""
+        size = self.workload.batch_size * times
         return [prompts[i : i + size] for i in range(0, len(prompts), size)]
+
+    def turns(self, prompts: list[Prompt]) -> list[list[Prompt]]:
+        """The prompts that a policy decodes before it is the next one's turn."""
+        return self.batches(prompts, TURN if self.workload.batch_size > 1 else 1)
 
 
 def _row(prompt: Prompt) -> Row:
@@ -125,13 +128,15 @@ def _count(row: Row, outcome: Outcome, place: int, seconds: float) -> None:
 def interleaved(
     bench: Bench, policies: dict[str, Policy], prompts: list[Prompt], repeats: int, seed: int
 ) -> Iterator[list[Row]]:
-    """The rows of every policy on every batch of prompts, policies in random order at each."""
+    """The rows of every policy on all prompts, policies in random order at each turn."""
     chance, names = random.Random(seed), list(policies)
+    block = {p["id"]: i // bench.workload.batch_size for i, p in enumerate(prompts)}
     for repeat in range(repeats):
-        for batch in bench.batches(prompts):
+        for turn in bench.turns(prompts):
             for name in chance.sample(names, len(names)):
-                rows = bench.measure(policies[name], batch)
-                yield [{"policy": name, "repeat": repeat, **row} for row in rows]
+                rows = bench.measure(policies[name], turn)
+                own = {"policy": name, "repeat": repeat}
+                yield [{**own, "block": block[row["prompt_id"]], **row} for row in rows]
 
 
 def evaluate(
@@ -142,7 +147,7 @@ def evaluate(
     if not prompts:
         raise ValueError("there are no prompts to evaluate on")
     for policy in policies.values():  # caches and lazy imports are not the first prompt's
-        bench.run(policy, bench.batches(prompts)[0])
+        bench.measure(policy, bench.batches(prompts)[0])
     rows: list[Row] = []
     for found in interleaved(bench, policies, prompts, repeats, seed):
         rows += found

@@ -17,7 +17,7 @@ from spec_core.session import Outcome, Session
 def kept_full(
     session: Session, policy: Policy, fresh: Callable[[], Sequence]
 ) -> Iterator[tuple[Outcome, float]]:
-    """Cycles and their seconds, reading prompts not included; without end: who reads stops."""
+    """Cycles and their seconds, without end: who reads stops. The target reads prompts between."""
     while True:
         start = now()
         outcome = cycle(session, policy)

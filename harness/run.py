@@ -29,6 +29,7 @@ from harness.training import (
     ticking,
 )
 from spec_core.pair import Pair
+from spec_core.plan import AUTOREGRESSIVE
 from spec_core.policy import Fixed, Policy
 from spec_core.prompts import spread
 
@@ -73,16 +74,15 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
     if config.resume:
         config = resumed(config)
     about = plain(config)
+    for name in config.baselines:  # what is wrong is said before anything takes time
+        build.make_policy(name, Fixed(AUTOREGRESSIVE))
     folder = open_folder(config, f"{config.policy.name}-s{config.seed}", output)
     say(f"run folder: {folder.path}")
-    pair = build.make_pair(config)
-    bench = build.make_bench(config, pair)
-    dev, test = build.make_prompts(config, "dev"), build.make_prompts(config, "test")
-    logger_options = {key: value for key, value in about["logger"].items() if key != "name"}
-    if output and "group" in logger_options:  # the runs of a sweep belong together
-        logger_options["group"] = logger_options["group"] or Path(output).parent.name
-    logger = make_logger(about["logger"]["name"], about, folder.path, **logger_options)
     with stoppable() as stop:
+        pair = build.make_pair(config)
+        bench = build.make_bench(config, pair)
+        dev, test = build.make_prompts(config, "dev"), build.make_prompts(config, "test")
+        logger = _logger(about, folder, output)
         tick = ticking(stop)
         try:
             static = _static(config, bench, dev, folder, tick)
@@ -100,15 +100,29 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
             learned = [config.policy.name] if hasattr(policy, "chooser") else []
             return compare(config, bench, policies, chosen, folder, logger, learned, tick=tick)
         except Stopped:
-            folder.status("stopped")
+            folder.status("stopped", during=_stage(folder))
             say(f"stopped; go on with resume={folder.path}")
             return {}
         except BaseException as error:
             with suppress(OSError):  # the disk may be full
-                folder.status("failed", error=str(error))
+                folder.status("failed", during=_stage(folder), error=str(error))
             raise
         finally:
             logger.close()
+
+
+def _stage(folder: RunFolder) -> str:
+    """How far the run came, also if it was stopped there."""
+    told = folder.read("status.json", {})
+    return str(told.get("during") or told.get("state") or "")
+
+
+def _logger(about: dict[str, Any], folder: RunFolder, output: str | None) -> Logger:
+    """As configured; the runs of a sweep belong together."""
+    options = {key: value for key, value in about["logger"].items() if key != "name"}
+    if output and "group" in options:
+        options["group"] = options["group"] or Path(output).parent.name
+    return make_logger(about["logger"]["name"], about, folder.path, **options)
 
 
 def _static(
@@ -145,7 +159,7 @@ def _learn(
         if hasattr(policy, "save"):
             policy.save(folder.path / "policy")
         return policy
-    if folder.read("status.json", {}).get("state") not in ("evaluating", "done"):
+    if _stage(folder) not in ("evaluating", "done"):
         _train_learner(config, about, bench, dev, static, folder, logger, stop)
     exported = folder.whole("policy")
     assert exported is not None, "training ends with a probe, which exports"
@@ -200,6 +214,8 @@ def _pretrain(
 def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     """Compare policies by name, plan or folder; rules at their best on dev."""
     about = plain(config)
+    for item in config.policies:  # what is wrong is said before anything takes time
+        build.make_policy(item, Fixed(AUTOREGRESSIVE))
     pair = build.make_pair(config)
     bench = build.make_bench(config, pair)
     dev, prompts = build.make_prompts(config, "dev"), build.make_prompts(config, config.split)

@@ -1,5 +1,6 @@
 """Speeds and ratios with paired bootstrap intervals; knows rows only, no models and no files.
 
+Prompts of a block, which are decoded together and share their seconds, are drawn together.
 Of a prompt's repeats the median counts: a pause of the machine is nobody's doing. Every figure is
 a ratio of sums: tokens over seconds of all prompts, never a mean of ratios. Intervals come from
 prompts drawn anew; they say nothing about another machine, other domains or another training seed.
@@ -101,8 +102,11 @@ def _figures(
     rows: list[Row], baseline: str, static: str, seed: int, draws: int
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Per policy: speed, ratios and means over these rows."""
-    prompts = {prompt: i for i, prompt in enumerate(_grouped(rows, "prompt_id"))}
-    counts = _counts(len(prompts), seed, draws)
+    found = {prompt: own[0] for prompt, own in _grouped(rows, "prompt_id").items()}
+    prompts = {prompt: i for i, prompt in enumerate(found)}
+    blocks = [row.get("block", prompt) for prompt, row in found.items()]
+    places = {block: i for i, block in enumerate(dict.fromkeys(blocks))}
+    counts = _counts(len(places), seed, draws)[:, [places[block] for block in blocks]]
     groups = _grouped(rows, "policy")
     speeds = {policy: _speeds(own, prompts, counts) for policy, own in groups.items()}
     made = {}
@@ -118,11 +122,11 @@ def _figures(
     return made
 
 
-def _counts(num_prompts: int, seed: int, draws: int) -> Array:
-    """How often each draw holds each prompt, [1 + draws, P]; the first row is the data itself."""
+def _counts(num_blocks: int, seed: int, draws: int) -> Array:
+    """How often each draw holds each block, [1 + draws, P]; the first row is the data itself."""
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=draws)
-    return np.vstack([np.ones(num_prompts), drawn])
+    drawn = random.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size=draws)
+    return np.vstack([np.ones(num_blocks), drawn])
 
 
 def _speeds(rows: list[Row], prompts: dict[Any, int], counts: Array) -> Array:

@@ -17,7 +17,7 @@ from spec_core.plan import Plan
 from spec_core.policy import Fixed, Policy
 from spec_core.sampling import Sampling
 from spec_core.sequence import Ending, Sequence
-from spec_core.session import Outcome, Session
+from spec_core.session import Broken, Outcome, Session
 from spec_core.verifiers.base import Verifier
 from spec_core.verifiers.coupled import Coupled
 
@@ -135,12 +135,18 @@ class SpeculativeDecoder:
         """Cycle until every sequence has ended; `watch` sees each outcome, counted in `stats`."""
         stats = stats or Stats()
         stats.prefill_seconds, stats.phases = session.prefill_seconds, session.seconds
-        while not session.done:
+        broken: Broken | None = None
+        while not session.done and broken is None:
             start = now()
-            outcome = cycle(session, self.policy)
+            try:
+                outcome = cycle(session, self.policy)
+            except Broken as stop:
+                outcome, broken = stop.outcome, stop
             stats.seconds += now() - start
             stats.count(outcome)
             watch(outcome)
+        if broken:
+            raise broken
         return stats
 
     def generate(

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 EVEN, SURE, TRUST = 16, 12, 0.9
 
 # Of one sequence: accepted nodes, their draft slots, tokens with the bonus, nodes drafted, and
-# whether all logits were sound: no NaN, and no largest that is infinite.
+# whether the logits met on the way were sound: no NaN, and no largest that is infinite. If not, the
+# walk ends there, and there is no bonus.
 Walk = tuple[list[int], list[int], list[int], int, bool]
 
 
@@ -44,7 +45,7 @@ class Torch:
         The first of equals, where the logits' device has it so; noise is None at temperature 0.
         """
         values, picks = logits.max(-1)
-        finite = values.isfinite().all(1, keepdim=True)
+        finite = values.isfinite()
         if noise is not None:
             if not tree.chain:
                 index = tree.depths[:, :, None].expand(-1, -1, noise.shape[2])
@@ -92,16 +93,20 @@ def _ends(texts: Tensor, known: Tensor, drafted: Tensor, seen: Tensor) -> Tensor
 
 
 def _walk(nodes: Nodes) -> Walk:
-    """The longest path from the root whose every node is its parent's pick."""
+    """The longest path from the root whose nodes are their parents' picks; extra: picks, sound."""
     edges = zip(nodes.parents, nodes.tokens, strict=True)
     child = {edge: node for node, edge in enumerate(edges) if node > 0}
-    node, path, tokens = 0, list[int](), nodes.extra[:1]
-    while (node, nodes.extra[node]) in child:
-        node = child[node, nodes.extra[node]]
+    size = len(nodes.tokens)
+    picks, finite = nodes.extra[:size], nodes.extra[size:]
+    node, path, tokens = 0, list[int](), list[int]()
+    while finite[node]:
+        tokens.append(picks[node])
+        if (node, picks[node]) not in child:
+            break
+        node = child[node, picks[node]]
         path.append(node)
-        tokens.append(nodes.extra[node])
     slots = [nodes.slots[node] for node in path]
-    return path, slots, tokens, nodes.count - 1, bool(nodes.extra[-1])
+    return path, slots, tokens, nodes.count - 1, bool(finite[node])
 
 
 class Machine(Torch):
@@ -146,7 +151,7 @@ def _read(row: list[int], nodes: int) -> Walk:
     path, slots, tokens, accepted = 3, 3 + nodes, 3 + 2 * nodes, row[0]  # where they begin
     return (
         row[path : path + accepted], row[slots : slots + accepted],
-        row[tokens : tokens + accepted + 1], row[1], row[2] == 1,
+        row[tokens : tokens + accepted + row[2]], row[1], row[2] == 1,
     )  # fmt: skip
 
 

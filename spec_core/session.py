@@ -19,7 +19,7 @@ from spec_core.plan import Plan
 from spec_core.sampling import Sampling
 from spec_core.sequence import Ending, Sequence
 from spec_core.tensors import ahead, tensor
-from spec_core.tree import Grown, Line, Tree
+from spec_core.tree import NOTHING, Grown, Line, Tree
 from spec_core.verifiers.base import Verifier, chance
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ class Outcome:
 
 
 class Broken(RuntimeError):
-    """The target gave no usable logits; the tokens so far are kept."""
+    """The target gave no usable logits; the tokens so far are kept, and the outcome that broke."""
+
+    def __init__(self, said: str, outcome: Outcome) -> None:
+        super().__init__(said)
+        self.outcome = outcome
 
 
 class Session:
@@ -206,29 +210,28 @@ class Session:
         verdict = self.verifier.accept(logits, tree, self.chance)
         verified, read = self.clock.mark(), now()
         rows = list(self.rows)
-        tokens: list[list[int]] = []
+        tokens, broken = list[list[int]](), list[int]()
         for row, request in enumerate(rows):
             sequence = self.sequences[request]
-            if not verdict.finite[row]:
-                sequence.ending = Ending.BROKEN
-                tokens.append([])
-                continue
             if tree.nodes > 1:
                 self._keep(row, len(sequence.tokens), verdict.path[row], verdict.slots[row])
             tokens.append(sequence.extend(verdict.tokens[row]))
+            if not verdict.finite[row] and sequence.ending is None:
+                sequence.ending = Ending.BROKEN
+                broken.append(request)
         self._drop_finished()
         self.cycles += 1
         outcome = Outcome(
             rows, list(self.plans), tokens, [len(path) for path in verdict.path],
             verdict.drafted, tree, verdict.path,
-            [made[-1] for made in verdict.tokens], logits,
+            [made[-1] if made else NOTHING for made in verdict.tokens], logits,
             Seconds(verify=self.clock.between(start, verified), commit=now() - read),
         )  # fmt: skip
-        if not all(verdict.finite):
-            broken = rows[verdict.finite.index(False)]
+        if broken:
             raise Broken(
-                f"the target's logits are not finite at step {self.cycles} (sequence {broken}, "
-                f"token {len(self.sequences[broken].tokens) + 1}); the tokens so far are kept"
+                f"the target's logits are not finite at step {self.cycles} (sequence {broken[0]}, "
+                f"token {len(self.sequences[broken[0]].tokens) + 1}); the tokens so far are kept",
+                outcome,
             )
         return outcome
 

@@ -12,8 +12,8 @@ settings.load_profile("repeatable")
 
 # Begun first, so that no worker is alone at the end. While one compiles the models, in the first
 # file, another is busy with those that need none of them.
-NONE = ["learners", "scripts", "rules", "statistics", "rewards", "doubt", "reports_page"]
-FIRST = ["replay_heads", *NONE, "lossless", "rejection"]
+MODELLESS = ["learners", "scripts", "rules", "statistics", "rewards", "doubt", "reports_page"]
+FIRST = ["replay_heads", *MODELLESS, "lossless", "rejection"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -200,10 +200,10 @@ def test_who_serves(monkeypatch):
 
 
 def test_code_is_compiled_where_it_cannot_be_kept(monkeypatch):
-    def njit(kinds, cache=False, **options):
+    def njit(cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: (function, kinds, options)
+        return lambda function: (function, options)
 
     monkeypatch.setattr(tiles, "njit", njit)
-    assert compiled(abs) == (abs, None, {"nogil": True})
+    assert compiled(abs) == (abs, {"nogil": True})

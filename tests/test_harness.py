@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from harness import full
 from harness.build import make_prompts
 from harness.comparing import BASELINE, STATIC, compare
 from harness.edge import guarded
@@ -36,6 +37,7 @@ from spec_core import (
     Table,
     TrimPolicy,
 )
+from spec_core.clock import Seconds
 from spec_core.features import LEVEL_FEATURES, NAMES, TREE_FEATURES
 from spec_core.learned import Chosen
 from spec_core.prompts import read_prompts
@@ -94,20 +96,32 @@ class Counting(Fixed):
         return super().plan(observation)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4, 7])
-def test_measured_batches_are_kept_full_and_their_seconds_shared(monkeypatch, batch):
-    ticks = iter(range(0, 10**6, batch))
-    monkeypatch.setattr("harness.full.now", lambda: next(ticks))
-    at, policy = bench(batch_size=batch), Counting(Plan(2))
-    rows = [row for own in at.batches(PROMPTS) for row in at.measure(policy, own)]
+@pytest.mark.parametrize(("batch", "together"), [(1, 1), (1, 5), (2, 5), (4, 4), (7, 5)])
+def test_measured_batches_are_kept_full_and_their_seconds_shared(monkeypatch, batch, together):
+    ticks = iter(range(0, 10**6, batch))  # a cycle takes as long as there are texts
+    monkeypatch.setattr(full, "now", lambda: next(ticks))
+
+    def timed(*session, real=full.cycle):
+        outcome = real(*session)
+        outcome.seconds = Seconds(draft=batch, verify=2 * batch, commit=3 * batch)
+        return outcome
+
+    monkeypatch.setattr(full, "cycle", timed)
+    at, policy, rows = bench(batch_size=batch), Counting(Plan(2)), list[dict]()
+    for start in range(0, len(PROMPTS), together):
+        rows += at.measure(policy, PROMPTS[start : start + together])
     assert set(policy.asked) == {batch}
-    for row in rows:  # a cycle takes as long as there are texts
-        assert row["seconds"] == row["cycles"] <= row["accepted"] + row["cycles"]
-        assert row["accepted"] <= row["drafted"] and 16 <= row["accepted"] + row["cycles"] <= 18
+    for row in rows:
+        cycles = row["cycles"]
+        assert row["seconds"] == cycles and row["drafted"] >= row["accepted"] >= 14 - cycles
+        assert row["phases"] == {"draft": cycles, "verify": 2 * cycles, "decide": 0,
+                                 "commit": 3 * cycles}  # fmt: skip
     assert [row["prompt_id"] for row in rows] == [prompt["id"] for prompt in PROMPTS]
     assert speed(rows) == 5 * 16 / sum(r["seconds"] for r in rows)
     alone = [row["output_tokens"] for row in bench().measure(Fixed(AUTOREGRESSIVE), PROMPTS)]
     assert [row["output_tokens"] for row in rows] == alone
+    turns = at.turns(PROMPTS)
+    assert [p for turn in turns for p in turn] == PROMPTS and len(turns) == {1: 5}.get(batch, 1)
 
 
 def test_no_prompts_are_refused():

@@ -21,6 +21,7 @@ from mine.called import rate
 @compiled
 def twice(x): return 2 * rate(x)
 """
+READY = "import mine.caller; from spec_core.models.linked import ready; ready(); "
 RUN = "from mine.caller import twice; print(twice(1), sum(twice.stats.cache_hits.values()))"
 
 
@@ -36,13 +37,13 @@ def package(tmp_path, monkeypatch):
     return folder
 
 
-def ran(folder: Path) -> str:
+def ran(folder: Path, first: str = "") -> str:
     """What a process prints that calls the package."""
     environment = {
         "PYTHONPATH": f"{folder.parent}:{Path.cwd()}",
         "NUMBA_CACHE_DIR": config.CACHE_DIR,
     }
-    command = [sys.executable, "-c", RUN]
+    command = [sys.executable, "-c", first + RUN]
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, cwd=folder.parent
     )
@@ -55,6 +56,13 @@ def test_a_caller_is_compiled_anew_when_what_it_calls_has_changed(package):
     assert ran(package) == "6 0" and ran(package) == "6 1"
     (package / "called.py").write_text(CALLED.format(5))
     assert ran(package) == "10 0"
+
+
+@pytest.mark.slow
+def test_a_caller_read_from_disk_finds_what_it_is_linked_to(package):
+    linked = "from numba import int64\nfrom spec_core.models.linked import linked\n@linked(int64)\n"
+    (package / "called.py").write_text(f"{linked}def rate(x): return 3 * x\n")
+    assert ran(package, READY) == "6 0" and ran(package, READY) == "6 1"
 
 
 def test_the_place_depends_on_what_machine_code_may_be_made_of(package, monkeypatch):

@@ -10,8 +10,12 @@ from traces import invented
 
 from envs.calibrate import parser
 from envs.trace import Trace
+from harness import environments
 from harness import recordings as made
+from harness.overrides import CONF
 from spec_core.menu import DEFAULT_MENU
+
+COSTS = CONF.parent / "benchmarks" / "costs" / "epyc-1-thread.json"
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,9 @@ def test_costs_are_measured_up_to_the_longest_recorded_text(
     (words,) = ran
     asked = parser().parse_args(list(map(str, words[1:])))
     assert asked.contexts == contexts and asked.batches == [1, 4]
+
+
+def test_prices_that_are_given_need_no_recording(monkeypatch):
+    monkeypatch.setattr(environments, "recordings", lambda *_: pytest.fail("it recorded"))
+    config = SimpleNamespace(cost=COSTS, pretrain=0.1, loads=None, batch_size=1)
+    assert environments._deciding(config, None, "menu", lambda: False) > 0

@@ -15,6 +15,7 @@ from spec_core.drafters.lm import ModelDrafter, prefill
 from spec_core.growth import grow
 from spec_core.sequence import Ending
 from spec_core.session import Broken, most_nodes
+from spec_core.tree import NOTHING
 from spec_core.verifiers.coupled import Coupled
 from spec_core.verifiers.rejection import Rejection
 
@@ -105,7 +106,7 @@ class Faulty(Counting):
     def forward(self, *arguments, **options):
         logits = super().forward(*arguments, **options)
         if len(self.rows) >= self.when:
-            logits[self.row, -1, 4] = self.value
+            logits[self.row, :, 4] = self.value
         return logits
 
 
@@ -138,6 +139,46 @@ def test_generate_hands_out_what_was_made_before_it_broke():
     made = caught.value.generation
     assert made.tokens == [plain(1.0)[0][:5], plain(1.0)[1][:6], plain(1.0)[2][:6]]
     assert made.endings == [Ending.BROKEN, None, None]
+
+
+class Spoiled(Counting):
+    """A target whose logits behind one place of a text are none, but behind one token there."""
+
+    def __init__(self, model, place: int, spared: int) -> None:
+        super().__init__(model)
+        self.place, self.spared = place, spared
+
+    def forward(self, tokens, positions, slots, view, cache, keep):
+        logits = super().forward(tokens, positions, slots, view, cache, keep)
+        mine = (positions == self.place) & (tokens != self.spared)
+        logits[mine[:, -keep:]] = float("nan")
+        return logits
+
+
+@pytest.mark.parametrize("plan", [Plan(6), TREES["beam"], TREES["best"]])
+@pytest.mark.parametrize("verifier", [Coupled(), Rejection()])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_end_a_text_where_plain_decoding_meets_them(plan, verifier, temperature):
+    prompt, text, said = PROMPTS[2], plain(temperature)[2], list[int]()
+    options = {"max_new_tokens": 16, "seed": 3, "temperature": temperature, "ids": [2]}
+    exact = temperature == 0 or isinstance(verifier, Coupled)
+
+    def decoded(place: int, spared: int):
+        """The text as it was handed out and as it is in the end, of a target that is spoiled."""
+        said.clear()
+        pair = Pair(Spoiled(target(), place, spared), drafter("near"))
+        decoder = SpeculativeDecoder(pair, Fixed(plan), verifier)
+        return decoder.generate([prompt], lambda outcome: said.extend(outcome.tokens[0]), **options)
+
+    for more in range(0, 7, 2):  # tokens before the place
+        place = len(prompt) - 1 + more
+        if exact:  # what is off the path is nobody's business
+            assert decoded(place, [*prompt, *text][place]).tokens == [text]
+        with pytest.raises(Broken, match=rf"token {place + 2}\)") as caught:
+            decoded(place, NOTHING)
+        made = caught.value.generation
+        assert made.tokens == [said] and made.stats.new_tokens == len(said) == more
+        assert not exact or said == text[:more]
 
 
 @settings(max_examples=15)

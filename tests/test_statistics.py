@@ -117,6 +117,19 @@ def test_pairing_cancels_what_prompts_have_in_common():
     assert rate["high"] - rate["low"] > 0.2 * rate["value"]
 
 
+@pytest.mark.parametrize("size", [1, 4, 40])
+def test_prompts_that_were_decoded_together_are_no_prompts_apart(size):
+    slow = np.repeat(np.random.default_rng(0).uniform(1, 5, 10), 4)  # pauses that four share
+    rows = rows_of({"ar": [1.0] * 40, "a": list(slow)}, [64] * 40)
+    blocks = [{**row, "block": int(row["prompt_id"][1:]) // size} for row in rows]
+    alone, found = (
+        summarise(some, "ar", "ar")["policies"]["a"]["tokens_per_second"] for some in (rows, blocks)
+    )
+    wide, width = found["high"] - found["low"], alone["high"] - alone["low"]
+    assert found["value"] == alone["value"]
+    assert {1: wide == width, 4: wide > 1.5 * width, 40: wide == 0}[size]
+
+
 def test_repeats_of_a_prompt_are_no_new_prompts():
     random = np.random.default_rng(1)
     times = {"ar": list(random.uniform(1, 3, 10)), "a": list(random.uniform(1, 3, 10))}

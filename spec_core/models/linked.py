@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cache
-from inspect import signature
 from typing import Any
 
 from llvmlite import binding
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.core.typing.templates import signature as typed
+from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
 from spec_core.models.tiles import compiled
@@ -32,8 +32,11 @@ def linked(*types: Any) -> Callable[[Callable], Any]:
 
         @cache
         def code() -> Any:
-            made = compiled(function, types).overloads[types]
+            dispatcher = compiled(function)
+            dispatcher.compile(types)
+            made = dispatcher.overloads[types]
             place = made.library.get_pointer_to_function(made.fndesc.llvm_func_name)
+            assert place, f"{symbol} has no address"
             binding.add_symbol(symbol, place)
             return made
 
@@ -50,10 +53,11 @@ def linked(*types: Any) -> Callable[[Callable], Any]:
             for given, wanted in zip(arguments, types, strict=True):
                 if context.can_convert(given, wanted) is None:
                     raise TypingError(f"{symbol} takes {wanted}, not {given}")
-            return typed(code().signature.return_type, *types), generate
+            return signature(code().signature.return_type, *types), generate
 
-        own, first = signature(function), signature(call).parameters["context"]
-        call.__signature__ = own.replace(parameters=[first, *own.parameters.values()])  # type: ignore[attr-defined]
+        own, context = inspect.signature(function), inspect.signature(call).parameters["context"]
+        named = own.replace(parameters=[context, *own.parameters.values()])
+        call.__signature__ = named  # type: ignore[attr-defined]  # numba takes no *arguments
         _FUNCTIONS.append(code)
         return intrinsic(call)
 

@@ -22,16 +22,13 @@ LANES, HALF = 16, 8  # floats of a panel's row, and of the vectors along a head
 machine: Any = intrinsic  # what it makes is called with fewer arguments than it is written with
 
 
-def compiled(function: Callable, types: Any = None, **options: Any) -> Any:
-    """The function as machine code, kept on disk where there is a place for it.
-
-    types: of the arguments, if it is to be compiled at once, for them alone.
-    """
+def compiled(function: Callable, **options: Any) -> Any:
+    """The function as machine code, kept on disk where there is a place for it."""
     with apart(function):
         try:
-            return njit(types, cache=True, nogil=True, **options)(function)
+            return njit(cache=True, nogil=True, **options)(function)
         except RuntimeError:  # neither there, nor beside the source, nor in the user's cache
-            return njit(types, nogil=True, **options)(function)
+            return njit(nogil=True, **options)(function)
 
 
 @compiled

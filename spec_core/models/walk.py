@@ -121,26 +121,28 @@ def _child(tokens, parents, node, token):  # type: ignore[no-untyped-def]
 def walk(logits, tokens, parents, slots, noise, shaping):  # type: ignore[no-untyped-def]
     """Follow the target's tokens from the roots, as far as they were drafted; [B, 3 + 3 N].
 
-    Each row: nodes accepted, nodes drafted, whether all logits are sound; then, N places each, the
-    path, its draft slots, and its tokens with the bonus. noise: [B, depths, V], or none if greedy;
-    shaping: temperature, top-k, top-p.
+    Each row: nodes accepted, nodes drafted, whether the logits met are sound; then, N places each,
+    the path, its draft slots, and its tokens with the bonus, which there is none of behind logits
+    that are not. noise: [B, depths, V], or none if greedy; shaping: temperature, top-k, top-p.
     """
     batch, nodes, vocab = logits.shape
     found = np.zeros((batch, 3 + 3 * nodes), np.int64)
     room = np.empty((3, vocab + LANES), np.float32)
     for b in range(batch):
         path, held, text = found[b, 3:], found[b, 3 + nodes :], found[b, 3 + 2 * nodes :]
-        above, node, hits, sound = parents[b if len(parents) else 0 : b + 1], 0, 0, True
-        for n in range(nodes):
-            sound = sound and _finite(logits[b, n])
-            found[b, 1] += n > 0 and tokens[b, n] >= 0
+        above, node, hits = parents[b if len(parents) else 0 : b + 1], 0, 0
+        for n in range(1, nodes):
+            found[b, 1] += tokens[b, n] >= 0
         while True:
             row = logits[b, node]
+            found[b, 2] = _finite(row)
+            if not found[b, 2]:
+                break
             text[hits] = _drawn(row, noise[b, hits], shaping, room) if len(noise) else peak(row)
             node = _child(tokens[b], above, node, text[hits])
             if node == 0:
                 break
             path[hits], held[hits] = node, slots[b, node]
             hits += 1
-        found[b, 0], found[b, 2] = hits, sound
+        found[b, 0] = hits
     return found

@@ -47,7 +47,7 @@ class Verdict:
     slots: list[list[int]]  # the draft's, of these; -1 where it holds none
     tokens: list[list[int]]  # the accepted tokens and the bonus
     drafted: list[int]  # nodes, the root not counted
-    finite: list[bool]  # False where the target's logits held a NaN or an infinity
+    finite: list[bool]  # False where a walk ended at logits with a NaN or an infinity: no bonus
 
 
 class Verifier(Protocol):

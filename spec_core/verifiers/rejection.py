@@ -42,14 +42,11 @@ class Rejection:
         if chance.sampling.greedy:
             return self.greedy.accept(logits, tree, chance)
         logits = torch.as_tensor(logits)
-        nodes = tree.read(logits.amax(-1).isfinite().all(1, keepdim=True))
-        finite = [bool(n.extra[0]) for n in nodes]
+        nodes = tree.read(logits.amax(-1).isfinite())
         target = chance.sampling.shape(logits).softmax(-1)
-        walks = [
-            _walk(b, target[b], nodes[b], tree.drafts, chance) if ok else ([], [0])
-            for b, ok in enumerate(finite)
-        ]
+        walks = [_walk(b, target[b], own, tree.drafts, chance) for b, own in enumerate(nodes)]
         paths = [path for path, _ in walks]
+        finite = [len(tokens) > len(path) for path, tokens in walks]
         slots = [[n.slots[node] for node in path] for n, path in zip(nodes, paths, strict=True)]
         drafted = [n.count - 1 for n in nodes]
         return Verdict(paths, slots, [tokens for _, tokens in walks], drafted, finite)
@@ -58,10 +55,10 @@ class Rejection:
 def _walk(
     row: int, target: Tensor, nodes: Nodes, drafts: Tensor | None, chance: Chance
 ) -> tuple[list[int], list[int]]:
-    """Accepted nodes, and tokens with the bonus; target: [N, V]."""
+    """Accepted nodes, and tokens with the bonus; target: [N, V], in extra whether it is finite."""
     node, path, tokens = 0, list[int](), list[int]()
     held = nodes.tokens
-    while True:
+    while nodes.extra[node]:
         children = [
             n for n in range(1, len(held)) if nodes.parents[n] == node and held[n] != NOTHING
         ]
@@ -75,6 +72,7 @@ def _walk(
         node = children[chosen]
         path.append(node)
         tokens.append(held[node])
+    return path, tokens
 
 
 def _try(
