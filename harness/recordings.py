@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,11 +102,17 @@ def _key(config: Any, *parts: Any) -> str:
     return digest(json.dumps([pair_of(config), *parts], default=str))[:12]
 
 
+def _with_parent() -> None:
+    """On Linux a child is asked to stop when its parent is killed, which cannot ask any more."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def _run(words: Words, stop: Stop) -> None:
     """Run a command; a wish to stop is passed on to it, and it keeps what it has finished."""
     path = os.pathsep.join([str(CONF.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     command, found = [sys.executable, "-m", *map(str, words)], {**os.environ, "PYTHONPATH": path}
-    child = subprocess.Popen(command, env=found)
+    child = subprocess.Popen(command, env=found, preexec_fn=_with_parent)
     try:
         while True:
             try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from harness.overrides import CONF
 
 ROOT = CONF.parent
+SECONDS = 60
 QUICK = ["experiment=quick", "minutes=0.05", "max_new_tokens=16", "test_prompts=1"]
 
 
@@ -46,3 +49,11 @@ def small_recording(folder: Path) -> list[str]:
     """Overrides: a prompt per domain is recorded, at the prices of another machine."""
     costs = ROOT / "benchmarks" / "costs" / "epyc-1-thread.json"
     return ["recorded=1", "num_envs=8", f"runs={folder / 'runs'}", f"cost={costs}"]
+
+
+def until(there: Callable[[], object]) -> None:
+    """Wait for something that has to come."""
+    end = time.monotonic() + SECONDS
+    while not there():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)

@@ -6,19 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from processes import SECONDS, until
 from test_trace import same
 
 from envs.record import main
 from envs.trace import Trace
 from harness.overrides import CONF
 
-PROMPTS, SECONDS = 8, 60
+PROMPTS = 8
 
 
 def options(folder: Path, workers: int) -> list[str]:
@@ -36,14 +35,6 @@ def told(*words: str) -> list[str]:
 def alive(workers: list[str]) -> bool:
     """Whether one of them still runs."""
     return any(state[0] != "Z" for state in told("ps", "-o", "stat=", "-p", ",".join(workers)))
-
-
-def until(there: Callable[[], object]) -> None:
-    """Wait for something that has to come."""
-    end = time.monotonic() + SECONDS
-    while not there():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
 
 
 def ended(folder: Path, number: int) -> tuple[int, str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from processes import until
 from traces import invented
 
 from envs.calibrate import parser
@@ -15,7 +19,8 @@ from harness import recordings as made
 from harness.overrides import CONF
 from spec_core.menu import DEFAULT_MENU
 
-COSTS = CONF.parent / "benchmarks" / "costs" / "epyc-1-thread.json"
+ROOT = CONF.parent
+COSTS = ROOT / "benchmarks" / "costs" / "epyc-1-thread.json"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,27 @@ def test_costs_are_measured_up_to_the_longest_recorded_text(
     (words,) = ran
     asked = parser().parse_args(list(map(str, words[1:])))
     assert asked.contexts == contexts and asked.batches == [1, 4]
+
+
+PARENT = """
+from harness.recordings import _run
+print("ready", flush=True)
+_run(["timeit", "-n", "1", "import time; time.sleep(600)"], lambda: False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children")
+def test_what_a_run_has_started_ends_with_it():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout is not None and parent.stdout.readline() == b"ready\n"
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    until(lambda: children.read_text())
+    child = Path("/proc", children.read_text().strip())
+    until(lambda: b"timeit" in (child / "cmdline").read_bytes())
+    parent.kill()
+    parent.wait()
+    until(lambda: not child.exists() or " Z " in (child / "stat").read_text())
 
 
 def test_prices_that_are_given_need_no_recording(monkeypatch):

@@ -56,7 +56,15 @@ def test_sigterm_is_heard_while_nothing_is_learned(tmp_path, state):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 0, said
-    assert json.loads((folder / "status.json").read_text())["state"] == "stopped"
+    told = json.loads((folder / "status.json").read_text())
+    assert (told["state"], told["during"]) == ("stopped", state)
+    if state == "evaluating":  # with which it goes on, and learns no more
+        learned, file = (folder / "state" / "trainer.json").read_bytes(), folder / "config.yaml"
+        file.write_text(file.read_text().replace("test_prompts: 9", "test_prompts: 1"))
+        done = run("train.py", f"resume={folder}")
+        assert done.returncode == 0, done.stderr
+        assert (folder / "state" / "trainer.json").read_bytes() == learned
+        assert json.loads((folder / "status.json").read_text())["state"] == "done"
 
 
 @pytest.mark.slow
