@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from envs.cost import Costs, price
 from envs.oracle import Static, gap_closed, oracle, static
+from envs.shapes import pool_of
 from envs.shards import digest
 from envs.trace import Trace
 from harness.evaluation import Bench, Prompt
-from spec_core.menu import Menu
+from spec_core.menu import Menu, read_name
 
 
 class Recording(NamedTuple):
@@ -26,14 +28,22 @@ class Recording(NamedTuple):
         return Trace.read(Path(self.traces), pair=self.pair, skip_broken=self.skip_broken)
 
 
-def leads(bench: Bench, source: Recording, prompts: list[Prompt], plan: str) -> dict[str, Any]:
-    """Speeds over the static plan's by the cost table: the oracle's and the best static plans'."""
+def leads(
+    bench: Bench, source: Recording, prompts: list[Prompt], plan: str
+) -> dict[str, Any] | None:
+    """Speeds over the static plan's by the cost table: the oracle's and the best static plans'.
+
+    None where the static plan is no part of what was recorded: a comparison goes on without.
+    """
     trace, table, traces = source.read(), Costs.read(Path(source.costs)), source.traces
     work, texts = bench.workload, {"max_new_tokens": bench.workload.max_new_tokens}
     trace.meta.check(Path(traces), **bench.recorded_as, **texts)
     if work.temperature > 0:
         trace.meta.check(Path(traces), seed=work.seed)
     if plan not in trace.menu.names:  # as far as the recorded candidates serve it
+        if pool_of(read_name(plan), trace.menu.plans) < 0:
+            print(f"no oracle: {plan} is no part of what {traces} holds", file=sys.stderr)
+            return None
         trace = trace.with_menu(Menu.of([*trace.menu.plans, plan]))
     recorded = {text.id: i for i, text in enumerate(trace.texts)}
     missing = [prompt["id"] for prompt in prompts if prompt["id"] not in recorded]

@@ -28,6 +28,7 @@ from harness.training import (
     stoppable,
     ticking,
 )
+from spec_core.models.load import cold
 from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE
 from spec_core.policy import Fixed, Policy
@@ -78,6 +79,8 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
         build.make_policy(name, Fixed(AUTOREGRESSIVE))
     folder = open_folder(config, f"{config.policy.name}-s{config.seed}", output)
     say(f"run folder: {folder.path}")
+    if cold(config.device):
+        say("compiling the decoder's machine code, once on this machine")
     with stoppable() as stop:
         pair = build.make_pair(config)
         bench = build.make_bench(config, pair)

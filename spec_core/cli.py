@@ -159,6 +159,7 @@ def _say(message: str, code: int) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from spec_core.decoder import SpeculativeDecoder
+    from spec_core.models.load import cold
     from spec_core.pair import load_pair
     from spec_core.policy import Fixed
     from spec_core.render import TextStream, byte_tokens
@@ -166,6 +167,8 @@ def _run(options: argparse.Namespace) -> int:
 
     prompt, policy = _checked(options), _policy(options)
     models = ("target", "draft", "device", "dtype", "backend", "trust_remote_code", "recall")
+    if sys.stderr.isatty() and cold(options.device):
+        print("compiling the decoder's machine code, once on this machine", file=sys.stderr)
     pair = load_pair(**{name: getattr(options, name) for name in models})
     if (options.width or 1) > pair.target.vocab_size:
         raise ValueError(f"--width: the vocabulary has {pair.target.vocab_size} tokens")

@@ -81,3 +81,9 @@ def test_the_static_plan_closes_nothing_and_the_oracle_all(source):
     )
     assert found["tokens_per_second"] == pytest.approx(top) and found["static"] == 50
     assert {found[f"lead_{name}"] for name in lead} == set(lead.values())
+
+
+def test_a_plan_that_is_not_recorded_leaves_a_comparison_without_an_oracle(source, capsys):
+    at = bench(max_new_tokens=TOKENS)
+    assert leads(at, source, prompts(5), "chain-9") is None
+    assert "no oracle: chain-9 is no part of what" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 from numba import config
 
 from spec_core.models import kept
+from spec_core.models.load import cold
 
 CALLED = """
 from spec_core.models.tiles import compiled
@@ -78,6 +79,15 @@ def test_the_place_depends_on_what_machine_code_may_be_made_of(package, monkeypa
     kept.place.cache_clear()
     found.append(kept.place("mine"))
     assert found[0] != found[1] == found[2] != found[3] and found[0] != found[3]
+    kept.place.cache_clear()
+
+
+def test_whether_code_is_yet_to_be_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    kept.place.cache_clear()
+    assert cold("cpu") and not cold("cuda")
+    Path(kept.place("spec_core")).mkdir()
+    assert not cold("cpu")
     kept.place.cache_clear()
 
 

@@ -43,6 +43,15 @@ def one_core(path: Path, config: Any, dtype: torch.dtype, device: torch.device) 
     return fits and (small or torch.get_num_threads() == 1) and find_spec("numba") is not None
 
 
+def cold(device: str) -> bool:
+    """Whether machine code for this device is yet to be compiled, which takes a while."""
+    if device != "cpu" or find_spec("numba") is None:
+        return False
+    from spec_core.models.kept import place
+
+    return not Path(place("spec_core")).exists()
+
+
 def load_model(
     source: str | Path, dtype: torch.dtype, device: torch.device, backend: Backend = "auto",
     trust_remote_code: bool = False,
