@@ -41,7 +41,7 @@ def leads(
     if work.temperature > 0:
         trace.meta.check(Path(traces), seed=work.seed)
     if plan not in trace.menu.names:  # as far as the recorded candidates serve it
-        if pool_of(read_name(plan), trace.menu.plans) < 0:
+        if pool_of(read_name(plan), trace.known) < 0:
             print(f"no oracle: {plan} is no part of what {traces} holds", file=sys.stderr)
             return None
         trace = trace.with_menu(Menu.of([*trace.menu.plans, plan]))
