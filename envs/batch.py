@@ -120,13 +120,17 @@ class Engine:
                 return
 
     def _look(self, question: Question) -> Answer | None:
-        """Extract features and answer what is settled; the time is the policy's."""
+        """Extract features and answer what is settled; the time is the policy's.
+
+        What is asked has a price where one is given: of a look, and of deciding on it.
+        """
         start = self.session.clock.mark()
         if isinstance(question, Observation):
             self.known = self.extractor.observe(question)
         answer = self.head.settled(question)
         view = self.head.view(question, self.known) if answer is None else None
-        self.looks.append((start, self.session.clock.mark()))
+        if answer is not None or not self.decision_seconds:
+            self.looks.append((start, self.session.clock.mark()))
         if isinstance(question, Observation):
             self._look_back(question)
         if view is None:

@@ -117,7 +117,8 @@ class SpecDecodeEnv(Live, Single):
     doubt: path probabilities between which "stop" is asked (see `spec_core.doubt`).
     reward: a name, or an object of envs.rewards. temperature, top_k, top_p, max_new_tokens, seed,
     verifier, max_nodes: of decoding. projections: more features. shuffle: the prompts of each pass.
-    decision_seconds: charged for every decision, as the exported policy will take them.
+    decision_seconds: charged for every decision and its features, as the exported policy will take
+    them; without it, what these features took.
     together: one decision is taken for a whole batch of texts, whose number is loads[0].
     """
 

@@ -41,22 +41,22 @@ class Beam:
     def grow(self, fed: list[int], length: int, doubt: Doubt | None) -> Drafting:
         """Behind a text's last tokens, which the cache lacks; asks after each level in doubt."""
         self.tokens[0], nodes = fed[-1], self.growth.budgets[0]
-        floor, bar = (-math.inf, -math.inf) if doubt is None else doubt.logs
         while True:
-            grown = self._further(fed, length, floor, bar)
+            grown = self._further(fed, length, doubt)
             if not grown[1].size and (yield self._view())[0]:
                 grown = self.model.harvest(self.pool, self.growth.rounds, self.level, nodes)
             if grown[1].size:
                 return self._tree(*grown)
 
-    def _further(self, fed: list[int], length: int, floor: float, bar: float) -> Arrays:
-        """To the next question, or to the end: the harvest."""
+    def _further(self, fed: list[int], length: int, doubt: Doubt | None) -> Arrays:
+        """To the next question that no judge answers, or to the end: the harvest."""
+        floor, bar = (-math.inf, -math.inf) if doubt is None else doubt.logs
         growth, rank = self.growth, self.rank
         start = length, self.level, growth.best is not None, growth.budgets[0]
         least = growth.least
         self.level, rank.found, grown = self.model.beam(
             fed, self.pool, growth.rounds, rank.sound, start, (rank.temperature, least, floor, bar),
-            self.past, self.cache,
+            doubt, self.past, self.cache,
         )  # fmt: skip
         return grown
 

@@ -196,8 +196,10 @@ def fill_level(rows: Array, level: LevelView) -> None:
     logs, pool, depth = level.near, level.numbers, level.depth
     _, width, size = logs.shape
     for b, now in enumerate(pool[-1]):
-        best, mass, total = max(now), sum(map(exp, now)), 0.0
-        for scores in pool[1:]:  # one after the other, as `spec_core.judge` adds them
+        best, mass, total = max(now), 0.0, 0.0
+        for score in now:  # one after the other, as `spec_core.judge` adds them
+            mass += exp(score)
+        for scores in pool[1:]:
             for score in scores[b]:
                 total += exp(score)
         parent = now.index(best) // max(1, len(now) // width)

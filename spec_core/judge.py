@@ -42,5 +42,31 @@ def ends(judge, depth, before, path, total, logs):  # type: ignore[no-untyped-de
             return True
         return most < math.inf and entropy(logs.ctypes.data, len(logs)) > most
     mass = math.exp(path)
-    place_level(row, 0, depth, path, before, mass, total + mass, logs.ctypes.data, len(logs))
+    return enough(judge, depth, path, before, mass, total + mass, logs)
+
+
+@compiled
+def enough(judge, depth, best, before, mass, total, logs):  # type: ignore[no-untyped-def]
+    """Whether a network ends a draft after a level; logs: what its best node was drawn from."""
+    row, net = judge
+    place_level(row, 0, depth, best, before, mass, total, logs.ctypes.data, len(logs))
     return largest(row, 0, net) == 1
+
+
+@compiled
+def grown(judge, depth, levels, children, scores, logs):  # type: ignore[no-untyped-def]
+    """`enough` of a tree, whose scores begin with the root; the newest two begin at levels.
+
+    children: of each node that the newest was taken from; logs [1, W, V]: theirs.
+    """
+    above, near = levels
+    mass, total, best = 0.0, 0.0, near
+    for place in range(1, len(scores)):  # one after the other, as `features.fill_level` adds them
+        chance = math.exp(1.0 * scores[place])
+        total += chance
+        if place >= near:
+            mass += chance
+            if scores[place] > scores[best]:
+                best = place
+    before, now = 1.0 * scores[above:near].max(), 1.0 * scores[best]
+    return enough(judge, depth, now, before, mass, total, logs[0, (best - near) // children])

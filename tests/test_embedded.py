@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -234,11 +235,27 @@ build.build(Path(sys.argv[1]), Path(sys.argv[2]), 0.15, resume=True, sizes=sizes
 """
 
 
-def test_a_build_that_cannot_write_says_so_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("option", ["--out", "--work"])
+def test_a_build_that_cannot_write_says_so_at_once(option, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(sys, "argv", ["build", "--out", str(tmp_path / "file" / "out")])
-    with pytest.raises(SystemExit, match=r"^error: cannot write to --out: .*file/out'$"):
+    arguments = {"--out": str(tmp_path / "out"), option: str(tmp_path / "file" / "inside")}
+    monkeypatch.setattr(sys, "argv", ["build", *chain(*arguments.items())])
+    with pytest.raises(SystemExit, match=rf"^error: cannot write to {option}: .*file/inside'$"):
         build.main()
+
+
+def test_a_build_empties_no_folder_but_its_own(tmp_path):
+    build.begin(tmp_path / "work", resume=False)
+    (tmp_path / "work" / "target.pt").write_text("half a build")
+    build.begin(tmp_path / "work", resume=True)
+    assert (tmp_path / "work" / "target.pt").exists()
+    build.begin(tmp_path / "work", resume=False)
+    assert not (tmp_path / "work" / "target.pt").exists()
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="holds what is no build's"):
+            build.begin(tmp_path, resume)
+    assert (tmp_path / "thesis.tex").exists()
 
 
 @pytest.mark.slow

@@ -31,12 +31,20 @@ assert texts and ticking  # fixtures
 
 
 @heads
-def test_the_books_balance(head, ticking, texts):
+@pytest.mark.parametrize("price", [0.0, 0.5])
+def test_the_books_balance(head, price, ticking, texts):
     plan = {"stop": "chain-6@0.2", "verify": "chain-6@0.2"}.get(head)
-    env = several(head, num_envs=1, plan=plan, decision_seconds=0.5)
+    env = several(head, num_envs=1, plan=plan, decision_seconds=price)
     engine, looks = env.engine, count()
     settled = engine.head.settled
-    engine.head.settled = lambda question: (next(looks), settled(question))[1]
+
+    def look(question):
+        answer = settled(question)
+        if answer is not None or not price:  # a decision's price is all that it costs
+            next(looks)
+        return answer
+
+    engine.head.settled = look
     env.reset(seed=1)
     sums, episodes, steps, silent = np.zeros(3), np.zeros(1), 0, 0
     for actions in random_actions(env):
@@ -54,7 +62,7 @@ def test_the_books_balance(head, ticking, texts):
     left = engine.books.figures.sum(0)[:, 0]  # of the text under way
     spent = engine.session.seconds
     features = (next(looks) - len(engine.looks)) / 1000
-    right = spent.draft + spent.verify + spent.commit + features + 0.5 * steps
+    right = spent.draft + spent.verify + spent.commit + features + price * steps
     assert sums[1] + left[1] == pytest.approx(right, abs=1e-9)
     now_under_way = len(engine.session.active[0].new)
     assert sums[0] + left[0] == 6 * NEW + now_under_way

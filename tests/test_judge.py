@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruling import COSTS
-from small import pair_of
+from small import pair_of, plans
 
 from policies.rules import make_rule
 from policies.rules.doubt import Confidence, Entropy
 from policies.rules.opt_tree import OptTree
 from spec_core import Menu, MenuPolicy, Network, Plan, SpeculativeDecoder, StopPolicy
 from spec_core.doubt import Doubt
-from spec_core.features import FEATURES, LEVEL_FEATURES
+from spec_core.features import FEATURES, LEVEL_FEATURES, fill_level
+from spec_core.judge import grown
+from spec_core.level import LevelView
 
 pytest.importorskip("numba")
 WIDTH = len(FEATURES) + len(LEVEL_FEATURES)
+SEEDS = st.integers(0, 999)
 MENU = Menu.of(["ar", "chain-1", "chain-3", "chain-8@0.05", "beam-3x2n5"])
 BANDS = st.sampled_from([Doubt(), Doubt(0.02, 0.5), Doubt(0.3, 1.0), Doubt(0.0, 0.2)])
 
@@ -51,7 +55,10 @@ def told(policy: Asked, temperature: float) -> list:
 
     def watch(outcome) -> None:
         tree = outcome.tree
-        found.append((outcome.tokens, outcome.drafted, tree.tokens.tolist(), tree.scores.tolist()))
+        row = getattr(policy, "extractor", None) and policy.extractor.rows.tobytes()
+        found.append(
+            (outcome.tokens, outcome.drafted, tree.tokens.tolist(), tree.scores.tolist(), row)
+        )
 
     decoder = SpeculativeDecoder(pair_of("near"), policy)
     decoder.generate([[3, 1, 4]], watch, max_new_tokens=40, temperature=temperature, seed=2)
@@ -132,9 +139,46 @@ def test_judges_stop_drafts_somewhere_and_python_is_asked_where_there_is_none():
         lengths |= {drafted[0] for _, drafted, *_ in told(judged, 0.0)}
         assert judged.questions == 0
     assert len(lengths) > 3
-    tree = Asked(Plan(4, 2, budget=7), network(0))  # a tree's levels are asked about
-    told(tree, 0.0)
-    assert tree.questions > 0
+    like = network(0)  # where machine code cannot ask it
+    other = Asked(plan, Other(like.weights, like.biases))
+    told(other, 0.0)
+    assert other.questions > 0
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 999), BANDS, st.sampled_from([0.0, 1.0]), plans())
+def test_the_judge_of_a_tree_says_what_the_policy_says(seed, doubt, temperature, plan):
+    judged, like = Asked(plan, network(seed), doubt=doubt), network(seed)
+    asked = Asked(plan, Other(like.weights, like.biases), doubt=doubt)
+    assert told(judged, temperature) == told(asked, temperature)
+    assert judged.questions == 0
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=4), SEEDS)
+def test_features_of_a_tree_are_those_that_python_makes(shape, seed):
+    """Whoever the best node's parent is; levels: nodes expanded, and children of each."""
+    chance, net = np.random.default_rng(seed), network(seed).net
+    levels = [np.zeros(1, np.float32)]
+    for width, children in shape:
+        scores = -chance.exponential(3, width * children).astype(np.float32)
+        levels.append(np.where(chance.random(len(scores)) < 0.2, -np.inf, scores))
+        levels[-1][chance.integers(len(scores))] = -0.5
+    pool, (width, children) = [torch.tensor(scores)[None] for scores in levels], shape[-1]
+    logs = torch.tensor(chance.normal(size=(1, width, 37)), dtype=torch.float32)
+    rows = np.zeros((2, 1, WIDTH), np.float32)
+    fill_level(rows[0], LevelView(len(shape), pool[-1], width, pool, logs))
+    near = sum(map(len, levels[:-1]))
+    begin = near - len(levels[-2]), near
+    found = grown((rows[1], net), len(shape), begin, children, np.concatenate(levels), logs.numpy())
+    assert rows[0].tobytes() == rows[1].tobytes()
+    assert found == (network(seed).decide(rows[0])[0] == 1)
+
+
+def test_judges_stop_trees_somewhere():
+    policies = [Asked(Plan(6, 2, budget=13), network(seed)) for seed in range(6)]
+    nodes = {drafted[0] for policy in policies for _, drafted, *_ in told(policy, 0.0)}
+    assert len(nodes) > 3 and not any(policy.questions for policy in policies)
 
 
 @settings(max_examples=15)

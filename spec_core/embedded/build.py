@@ -25,6 +25,7 @@ from spec_core.embedded.card import measure, write_card
 from spec_core.embedded.train import Plan, Trainer, llama, next_token_loss
 
 TARGET_SHARE, LABEL_SHARE = 0.35, 0.3  # of the minutes; the draft's own steps get the rest
+MARK = "is-a-build"  # the file by which a work folder is known
 LONG_FROM = 0.92  # elapsed fraction from which the target trains on the full length
 
 
@@ -146,6 +147,17 @@ def train_draft(
     return trainer
 
 
+def begin(work: Path, resume: bool) -> None:
+    """Make the work folder; an earlier build's is emptied, and nobody else's."""
+    mark = work / MARK
+    if not resume and mark.exists():
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    if not mark.exists() and any(work.iterdir()):
+        raise FileExistsError(f"{work} holds what is no build's; give an empty folder")
+    mark.touch()
+
+
 def build(
     out: Path,
     work: Path,
@@ -157,9 +169,7 @@ def build(
 ) -> None:
     """Make the pair, the prompts and the card in out; work keeps what a resumed build needs."""
     sizes = sizes or Sizes()
-    if not resume:
-        shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
+    begin(work, resume)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer, windows = prepare(work, sizes, seed)
     write_prompts(out, tokenizer, seed)
@@ -213,11 +223,14 @@ def main() -> None:
     if options.evaluate_only:
         evaluate(options.out, options.device, options.seed)
         return
-    try:  # before hours are spent
+    option = "--out"  # both are tried before hours are spent
+    try:
         options.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=options.out).close()
+        option = "--work"
+        begin(options.work, options.resume)
     except OSError as error:
-        sys.exit(f"error: cannot write to --out: {error}")
+        sys.exit(f"error: cannot write to {option}: {error}")
     build(options.out, options.work, options.minutes, options.device, options.seed, options.resume)
 
 

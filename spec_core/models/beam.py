@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spec_core.judge import grown
 from spec_core.models.forward import Keys, Numbers, Sizes, logits_of
 from spec_core.models.ranks import largest, rank
 from spec_core.models.recall import found as recalled
@@ -131,13 +132,14 @@ def harvest(pool, rounds, levels, nodes):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def beam(text, pool, rounds, noise, start, limits, past, placed, place, arrays, sizes):  # type: ignore[no-untyped-def]
+def beam(text, pool, rounds, noise, start, limits, judge, past, placed, place, arrays, sizes):  # type: ignore[no-untyped-def]
     """Grow on behind a text's last tokens, until the newest level's best is not above the bar.
 
-    How many levels there are then, the newest's logs [1, W, V], and the harvest: of no nodes before
-    the end, which is also where the best is below the floor. start: the text's length, levels so
-    far, whether all are chosen from, most nodes; limits: temperature, the least score that may be,
-    floor, bar; noise: a row per depth, or none; past: the text with room behind it, and its length.
+    There a judge, if it is a network, ends the draft or lets it go on. How many levels there are
+    then, the newest's logs [1, W, V], and the harvest: of no nodes before the end, which is also
+    where the best is below the floor. start: the text's length, levels so far, whether all are
+    chosen from, most nodes; limits: temperature, the least score that may be, floor, bar; noise: a
+    row per depth, or none; past: the text with room behind it, and its length.
     """
     (length, level, anywhere, nodes), (heat, least, floor, bar) = start, limits
     keys, numbers, sizes = Keys(*place), Numbers(*arrays), Sizes(*sizes)
@@ -156,7 +158,12 @@ def beam(text, pool, rounds, noise, start, limits, past, placed, place, arrays, 
         logs = np.empty((1, last - first, len(numbers.embedding)), np.float32)
         best = _offer(logits, pool, size, (first, last), rounds[1][level], rounds[3], noise,
                       np.float32(heat), np.float32(least), past, logs)  # fmt: skip
-        level += 1
+        children, level = rounds[1][level], level + 1
         ended = level == len(rounds[0]) or best < floor or not best > -np.inf
-        if ended or not best > bar:
+        asked = not ended and not best > bar
+        if asked and len(judge[1]) and judge[1][0]:
+            scores = pool[1][: size + (last - first) * children]
+            ended = grown(judge, level, (near, size), children, scores, logs)
+            asked = False
+        if ended or asked:
             return level, logs, harvest(pool, rounds, level, nodes if ended else 0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spec_core.doubt import Halt
+from spec_core.doubt import Doubt, Halt
 from spec_core.judge import NOBODY
 from spec_core.models.base import ModelError, View
 from spec_core.models.beam import beam, harvest
@@ -182,14 +182,15 @@ class CompiledModel:
 
     def beam(
         self, tokens: list[int], pool: Arrays, rounds: Arrays, noise: Any,
-        start: tuple[int, int, bool, int], limits: tuple[float, float, float, float], past: Past,
-        cache: SlotCache,
+        start: tuple[int, int, bool, int], limits: tuple[float, float, float, float],
+        doubt: Doubt | None, past: Past, cache: SlotCache,
     ) -> tuple[int, np.ndarray, Arrays]:  # fmt: skip
         """Draft a tree alone behind a text's last tokens, as `models.beam` has it."""
         placed, place = cache.place
+        judge = doubt.judge() if doubt is not None and doubt.judge else NOBODY
         return beam(
             np.array(tokens), pool, rounds, SILENCE if noise is None else np.asarray(noise), start,
-            limits, past[:2], placed, place, self.arrays, self.widths,
+            limits, judge, past[:2], placed, place, self.arrays, self.widths,
         )  # fmt: skip
 
     harvest = staticmethod(harvest)
