@@ -15,7 +15,7 @@ import numpy as np
 
 # Numbers to judge by, [N, M], and what they are: a network for a row of features, which begins with
 # its layers (`spec_core.packed`), or a 0, then the buckets of a table of `chances`, or a second 0
-# where they are `bars`.
+# where they are `bars`; or, less than 0, the nodes of a `gain`. Trees have no bars and no chances.
 Judge = tuple[np.ndarray, np.ndarray]
 LEAST = 1e-8  # smaller path probabilities are taken for 0: level features end there
 
@@ -88,6 +88,11 @@ def bars(least: float, most: float) -> Judge:
 @lru_cache
 def _kind(buckets: int, of_step: bool) -> np.ndarray:
     return np.array([0, buckets, of_step])
+
+
+def gain(nodes: int, least: float) -> Judge:
+    """A judge that ends a draft where a level adds no more than `least` to its expected tokens."""
+    return np.array([[least]], np.float32), np.array([-nodes])
 
 
 def chances(table: np.ndarray, buckets: int, of_step: bool) -> Judge:

@@ -1,7 +1,7 @@
 """Policies asked without leaving the machine code: networks where their features are made.
 
 A menu's is asked once a cycle; one that stops drafts within them, after a level: it reads what
-`StopPolicy.stop` reads, and answers with the same bits. So do rules that are bars.
+`StopPolicy.stop` reads, and answers with the same bits. So do rules of a few numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from spec_core.doubt import Judge
 from spec_core.features import along, entropy, place_level
-from spec_core.odds import improbable
+from spec_core.odds import gained, improbable
 from spec_core.packed import largest
 from spec_core.quick import compiled
 
@@ -34,6 +34,8 @@ def ends(judge, depth, before, path, total, logs):  # type: ignore[no-untyped-de
     `spec_core.doubt` makes of a rule's bars.
     """
     row, net = judge
+    if net[0] < 0:
+        return math.exp(path) <= row[0, 0]
     if not net[0] and net[1]:
         return improbable(row, net[1], net[2], depth, before, path)
     if not net[0]:
@@ -55,11 +57,13 @@ def enough(judge, depth, best, before, mass, total, logs):  # type: ignore[no-un
 
 @compiled
 def grown(judge, depth, levels, children, scores, logs):  # type: ignore[no-untyped-def]
-    """`enough` of a tree, whose scores begin with the root; the newest two begin at levels.
+    """Whether a tree ends; its scores begin with the root, the newest two levels at `levels`.
 
     children: of each node that the newest was taken from; logs [1, W, V]: theirs.
     """
     above, near = levels
+    if judge[1][0] < 0:
+        return gained(scores, near, -judge[1][0]) <= judge[0][0, 0]
     mass, total, best = 0.0, 0.0, near
     for place in range(1, len(scores)):  # one after the other, as `features.fill_level` adds them
         chance = math.exp(1.0 * scores[place])

@@ -1,4 +1,4 @@
-"""The chance that what was drafted is accepted, by a line in the log odds that its draft gave it.
+"""The chance that what was drafted is accepted: as its draft has it, or a line in those log odds.
 
 Machine code where there is numba; knows no policies.
 """
@@ -6,6 +6,8 @@ Machine code where there is numba; knows no policies.
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from spec_core.quick import compiled
 
@@ -37,3 +39,20 @@ def improbable(bars, buckets, of_step, depth, before, path):  # type: ignore[no-
         if bars[k, 0] <= step:
             here = k
     return chance(bars[here, 1], bars[here, 2], step if of_step else path) < bars[here, 3]
+
+
+@compiled
+def gained(scores, near, nodes):  # type: ignore[no-untyped-def]
+    """What the newest, from `near` on, add to the summed chances of so many best nodes."""
+    best, total, before = np.zeros(nodes), 0.0, 0.0
+    for place in range(1, len(scores)):
+        if place == near:
+            before = total
+        chance, last = math.exp(1.0 * scores[place]), nodes - 1
+        if chance > best[last]:
+            while last and chance > best[last - 1]:
+                best[last], last = best[last - 1], last - 1
+            best[last], total = chance, 0.0
+            for i in range(nodes):
+                total += best[i]
+    return total - before

@@ -86,9 +86,12 @@ RULES = st.one_of(
 )
 
 
+TREES = st.builds(OptTree, st.integers(2, 20), st.floats(0, 1), st.integers(2, 6), st.just(3))
+
+
 @settings(max_examples=25)
-@given(RULES, st.sampled_from([0.0, 1.0]))
-def test_rules_of_chains_end_drafts_as_they_would_answer(rule, temperature):
+@given(RULES | TREES, st.sampled_from([0.0, 1.0]))
+def test_rules_end_drafts_as_they_would_answer(rule, temperature):
     judged = told(rule, temperature)
     rule.levels = True  # now every level is asked about
     with pytest.MonkeyPatch.context() as patch:
@@ -118,6 +121,12 @@ def test_rules_that_learn_end_drafts_as_they_would_answer(arguments, temperature
     for _ in range(2):  # in the second text they have learned
         assert told(judged, temperature) == told(asked, temperature)
     assert judged.state() == asked.state() and answers
+
+
+def test_opt_tree_drafts_little_and_much():
+    rules = [OptTree(40, delta, 6, 2) for delta in (0.05, 0.1, 0.2, 0.4)]
+    sizes = {drafted[0] for rule in rules for _, drafted, *_ in told(rule, 0.0)}
+    assert len(sizes) > 3
 
 
 def test_rules_that_learn_draft_little_and_much():

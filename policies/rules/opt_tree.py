@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policies.rules.base import Array, Rule, planned
-from spec_core.doubt import ALWAYS, Doubt
+from policies.rules.base import Rule, planned
+from spec_core.doubt import Doubt, Judge, gain
+from spec_core.odds import gained
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
-    from spec_core.plan import Plan
-    from spec_core.session import Observation
 
 
 class OptTree(Rule):
@@ -29,20 +28,19 @@ class OptTree(Rule):
         nodes = budget - 1
         super().__init__(planned(depth=depth, width=width or max(nodes, 1), budget=budget))
         assert nodes >= 1, "the budget counts the root: give at least 2"
-        self.nodes, self.delta = nodes, delta
-        chain = width == 1 and depth <= nodes and 0 <= delta <= 1  # E grows by its probability
-        self.levels = Doubt(delta, delta) if chain else ALWAYS
-        self.best: Array = np.zeros((0, nodes))  # [B, nodes] the best path probabilities so far
+        self.nodes, self.gain = nodes, gain(nodes, delta)
+        self.levels = Doubt(judge=self._judge)
+        gained(np.zeros(2, np.float32), 1, nodes)  # the machine code is at hand before a clock
 
-    def plan(self, observation: Observation) -> list[Plan]:
-        """The beam, and nothing drafted yet."""
-        self.best = np.zeros((observation.batch, self.nodes))
-        return super().plan(observation)
+    def _judge(self) -> Judge:
+        """The same for machine code."""
+        return self.gain
 
     def stop(self, level: LevelView) -> list[bool]:
         """Where the newest level has raised E by no more than delta."""
-        newest = np.exp(np.array(level.numbers[-1]))
-        pool = np.sort(np.hstack((self.best, newest)), axis=1)[:, -self.nodes :]
-        gain = pool.sum(1) - self.best.sum(1)
-        self.best = pool
-        return (gain <= self.delta).tolist()
+        delta, size = float(self.gain[0][0, 0]), len(level.numbers[-1][0])
+        pools = [
+            np.array([score for scores in level.numbers for score in scores[b]], np.float32)
+            for b in range(len(level.numbers[-1]))
+        ]
+        return [gained(pool, len(pool) - size, self.nodes) <= delta for pool in pools]

@@ -135,7 +135,7 @@ def harvest(pool, rounds, levels, nodes):  # type: ignore[no-untyped-def]
 def beam(text, pool, rounds, noise, start, limits, judge, past, placed, place, arrays, sizes):  # type: ignore[no-untyped-def]
     """Grow on behind a text's last tokens, until the newest level's best is not above the bar.
 
-    There a judge, if it is a network, ends the draft or lets it go on. How many levels there are
+    There a judge, if it is one of trees, ends the draft or lets it go on. How many levels there are
     then, the newest's logs [1, W, V], and the harvest: of no nodes before the end, which is also
     where the best is below the floor. start: the text's length, levels so far, whether all are
     chosen from, most nodes; limits: temperature, the least score that may be, floor, bar; noise: a
@@ -161,7 +161,7 @@ def beam(text, pool, rounds, noise, start, limits, judge, past, placed, place, a
         children, level = rounds[1][level], level + 1
         ended = level == len(rounds[0]) or best < floor or not best > -np.inf
         asked = not ended and not best > bar
-        if asked and len(judge[1]) and judge[1][0]:
+        if asked and len(judge[1]) and judge[1][0] != 0:
             scores = pool[1][: size + (last - first) * children]
             ended = grown(judge, level, (near, size), children, scores, logs)
             asked = False
