@@ -262,6 +262,7 @@ def _run(options: argparse.Namespace) -> int:
         "temperature": options.temperature, "commit": commit(),
         "pair": pair_key(options.target, options.draft, pair.recalls),
     }  # fmt: skip
+    machine |= {name: vars(options)[name] for name in ("target", "draft") if vars(options)[name]}
     with bar() as tell:
         costs = measure(
             pair, sizes, options.repeats, options.temperature, 60 * options.minutes,

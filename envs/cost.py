@@ -7,6 +7,7 @@ are read one by one, in proportion. Knows no models; `price` puts a table and a 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,13 +87,13 @@ class Costs:
 
     def _command(self, **more: int) -> str:
         """What measures all sizes of this table and one more of some axes."""
-        words: list[Any] = ["python -m envs.calibrate"]
+        words: list[Any] = ["envs.calibrate"]
         for axis in AXES:
             sizes = {*getattr(self, axis), *([more[axis]] if axis in more else [])}
             words += [f"--{axis}", *sorted(sizes)]
-        for setting in ("temperature", "threads"):
+        for setting in ("target", "draft", "temperature", "threads"):
             words += [f"--{setting}", self.machine[setting]] if setting in self.machine else []
-        return " ".join(map(str, [*words, "--out", "costs.json"]))
+        return f"python -m {shlex.join(map(str, [*words, '--out', 'costs.json']))}"
 
     def reaches(self, length: int) -> None:
         """Refuse a text that is longer than any that was measured."""
