@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spec_core.ranking import Ranker
 
 NOTHING_RECALLED = Forgetful()
-CHUNK = 512  # tokens of a prefill that are read at once
+CHUNK = 512  # tokens of a prefill that are read at once, unless a model knows better
 CATCH_UP = 2  # the last accepted token and the bonus, which a cycle with the model leaves unseen
 
 
@@ -48,11 +48,9 @@ def straight(model: Model, tokens: Tensor, first: int, cache: Cache, keep: int) 
     return model.forward(tokens, positions, slots, view, cache, keep)
 
 
-def prefill(
-    model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int = CHUNK
-) -> None:
+def prefill(model: Model, cache: Cache, row: int, text: list[int], start: int) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
-    mine = cache.rows(row, row + 1)
+    mine, chunk = cache.rows(row, row + 1), getattr(model, "chunk", CHUNK)
     for begin in range(start, len(text), chunk):
         tokens = tensor([text[begin : begin + chunk]], model.device)
         straight(model, tokens, begin, mine, keep=1)

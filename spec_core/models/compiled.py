@@ -76,6 +76,7 @@ class CompiledModel:
 
     dtype, device = torch.float32, torch.device("cpu")
     packs = True  # padding is not computed
+    chunk = 128  # tokens of a prefill whose numbers stay near
 
     def __init__(self, config: Any, weights: Weights) -> None:
         check(config)

@@ -22,6 +22,7 @@ PANEL = LANES * BYTES
 WIDE = bool(binding.get_host_cpu_features().get("avx512f"))  # 32 registers, a panel's row in each
 HELD = 28 if WIDE else 6  # sums that registers hold, beside weights
 MOST = 7 if WIDE else 6  # rows of a block
+EASY = 6  # of blocks that are no longer waiting for memory: more leave no register for a number of x
 SOON = 24 * PANEL  # how far ahead a panel that is read once brings itself nearer
 
 
@@ -86,7 +87,8 @@ def product(x, stride, rows, panel, depth, panels, out, width):  # type: ignore[
     Rows go in blocks, as alike as can be, by as many panels at once as registers have room for:
     several hide the latency of each chain, and are read from memory side by side.
     """
-    size, blocks, index = (depth + 1) * PANEL, (rows + MOST - 1) // MOST, 0
+    most = MOST if rows < 2 * MOST else EASY
+    size, blocks, index = (depth + 1) * PANEL, (rows + most - 1) // most, 0
     step, room = PANEL // blocks, HELD // ((rows + blocks - 1) // blocks)
     while index < panels:
         many = min(room, panels - index)
