@@ -22,7 +22,7 @@ PANEL = LANES * BYTES
 WIDE = bool(binding.get_host_cpu_features().get("avx512f"))  # 32 registers, a panel's row in each
 HELD = 28 if WIDE else 6  # sums that registers hold, beside weights
 MOST = 7 if WIDE else 6  # rows of a block
-EASY = 6  # of blocks that are no longer waiting for memory: more leave no register for a number of x
+EASY = 6  # of more blocks, which do not wait for memory: a register is left for a number of x
 SOON = 24 * PANEL  # how far ahead a panel that is read once brings itself nearer
 
 
