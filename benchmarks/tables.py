@@ -187,7 +187,7 @@ def decide() -> str:
         f"{share['p90']} over {there['repeats']} repeats of {there['cycles'] // there['repeats']} "
         f"cycles; embedded pair, median cycle {there['cycle']['median'] / 1e3:.1f} ms).",
         f"A question after a level lengthens a draft by {each['within drafting']:.0f} microseconds "
-        f"where the draft's machine code asks it (a chain's), by {each['by Python']:.0f} where "
+        f"where the draft's machine code asks it, by {each['by Python']:.0f} where "
         f"Python does (medians of {stop['repeats']} drafts each, by turns).",
     ]
     return "\n".join([*lines, f"Source: {origin(content)}."])

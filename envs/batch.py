@@ -122,14 +122,15 @@ class Engine:
     def _look(self, question: Question) -> Answer | None:
         """Extract features and answer what is settled; the time is the policy's.
 
-        What is asked has a price where one is given: of a look, and of deciding on it.
+        What is asked has a price where one is given, of a look and of deciding on it; a tree's
+        features are nowhere made in machine code, and are measured.
         """
         start = self.session.clock.mark()
         if isinstance(question, Observation):
             self.known = self.extractor.observe(question)
         answer = self.head.settled(question)
         view = self.head.view(question, self.known) if answer is None else None
-        if answer is not None or not self.decision_seconds:
+        if answer is not None or not self.decision_seconds or self.head.trims:
             self.looks.append((start, self.session.clock.mark()))
         if isinstance(question, Observation):
             self._look_back(question)

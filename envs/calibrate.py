@@ -37,6 +37,7 @@ CONTEXTS = (64, 256, 512)
 LARGE = 8  # batches from here on are measured at some sizes only, the others cost the next larger
 PERIOD = 16  # tokens after which a text repeats itself
 FEW = (1, 2, 3, 4, 5, 7, 9, 13, 17)
+ASKED = ("target", "draft", "device", "dtype", "recall")  # of a pair, to measure the same one again
 KINDS = {
     "draft": ("batches", "contexts", "widths", "levels"),
     "verify": ("batches", "contexts", "nodes"), "line": ("contexts", "nodes"),
@@ -262,7 +263,9 @@ def _run(options: argparse.Namespace) -> int:
         "temperature": options.temperature, "commit": commit(),
         "pair": pair_key(options.target, options.draft, pair.recalls),
     }  # fmt: skip
-    machine |= {name: vars(options)[name] for name in ("target", "draft") if vars(options)[name]}
+    given = {name: vars(options)[name] for name in ASKED}
+    default = parser().get_default
+    machine["asked"] = {name: value for name, value in given.items() if value != default(name)}
     with bar() as tell:
         costs = measure(
             pair, sizes, options.repeats, options.temperature, 60 * options.minutes,

@@ -69,6 +69,7 @@ class Costs:
     @classmethod
     def read(cls, file: str | Path) -> Costs:
         """From JSON; refuses what is not a cost table."""
+        shown = shlex.quote(str(file))
         try:
             content = json.loads(Path(file).read_text())
             if content.pop("schema") != SCHEMA:
@@ -78,11 +79,11 @@ class Costs:
             return cls(**content)
         except FileNotFoundError:
             raise ValueError(
-                f"{file}: no such file; measure this device: python -m envs.calibrate --out {file}"
+                f"{file}: no such file; measure this device: python -m envs.calibrate --out {shown}"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(
-                f"{file}: not a cost table ({error!r}); python -m envs.calibrate --out {file}"
+                f"{file}: not a cost table ({error!r}); python -m envs.calibrate --out {shown}"
             ) from None
 
     def _command(self, **more: int) -> str:
@@ -91,7 +92,10 @@ class Costs:
         for axis in AXES:
             sizes = {*getattr(self, axis), *([more[axis]] if axis in more else [])}
             words += [f"--{axis}", *sorted(sizes)]
-        for setting in ("target", "draft", "temperature", "threads"):
+        for setting, value in self.machine.get("asked", {}).items():
+            both = {True: [f"--{setting}"], False: [f"--no-{setting}"]}
+            words += both[value] if isinstance(value, bool) else [f"--{setting}", value]
+        for setting in ("temperature", "threads"):
             words += [f"--{setting}", self.machine[setting]] if setting in self.machine else []
         return f"python -m {shlex.join(map(str, [*words, '--out', 'costs.json']))}"
 

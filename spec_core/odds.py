@@ -42,17 +42,21 @@ def improbable(bars, buckets, of_step, depth, before, path):  # type: ignore[no-
 
 
 @compiled
-def gained(scores, near, nodes):  # type: ignore[no-untyped-def]
-    """What the newest, from `near` on, add to the summed chances of so many best nodes."""
-    best, total, before = np.zeros(nodes), 0.0, 0.0
+def expected(scores, nodes):  # type: ignore[no-untyped-def]
+    """The summed chances of so many best of the scores, of which the first is the root's."""
+    best, total = np.full(nodes, -np.inf), 0.0
     for place in range(1, len(scores)):
-        if place == near:
-            before = total
-        chance, last = math.exp(1.0 * scores[place]), nodes - 1
-        if chance > best[last]:
-            while last and chance > best[last - 1]:
+        score, last = 1.0 * scores[place], nodes - 1
+        if score > best[last]:
+            while last and score > best[last - 1]:
                 best[last], last = best[last - 1], last - 1
-            best[last], total = chance, 0.0
-            for i in range(nodes):
-                total += best[i]
-    return total - before
+            best[last] = score
+    for score in best:
+        total += math.exp(score)
+    return total
+
+
+@compiled
+def gained(scores, near, nodes):  # type: ignore[no-untyped-def]
+    """By how much the newest, from `near` on, raise what is expected."""
+    return expected(scores, nodes) - expected(scores[:near], nodes)

@@ -55,8 +55,9 @@ def test_what_was_not_measured_is_refused_with_the_command_that_measures_it(tmp_
     sizes = asked(said.value)
     assert sizes["contexts"] == [16, 20, 64] and sizes["nodes"] == [1, 2, 4, 7, 8, 16, 32]
     assert sizes["levels"] == read.levels
-    hot = replace(costs, machine={"target": "my pair/big", "temperature": 0.7, "threads": 2})
-    again = r"--target 'my pair/big' --temperature 0\.7 --threads 2 --out costs\.json"
+    pair = {"target": "my pair/big", "recall": False}
+    hot = replace(costs, machine={"asked": pair, "temperature": 0.7, "threads": 2})
+    again = r"--target 'my pair/big' --no-recall --temperature 0\.7 --threads 2 --out costs\.json"
     with pytest.raises(ValueError, match=again):
         hot.deciding(2)
 

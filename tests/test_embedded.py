@@ -244,18 +244,23 @@ def test_a_build_that_cannot_write_says_so_at_once(option, tmp_path, monkeypatch
         build.main()
 
 
-def test_a_build_empties_no_folder_but_its_own(tmp_path):
-    build.begin(tmp_path / "work", resume=False)
-    (tmp_path / "work" / "target.pt").write_text("half a build")
-    build.begin(tmp_path / "work", resume=True)
-    assert (tmp_path / "work" / "target.pt").exists()
-    build.begin(tmp_path / "work", resume=False)
-    assert not (tmp_path / "work" / "target.pt").exists()
+def test_a_build_empties_no_folder_but_its_own(tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    build.begin(work, resume=False)
+    (work / "target.pt").write_text("half a build")
+    build.begin(work, resume=True)
+    assert (work / "target.pt").exists()
+    build.begin(work, resume=False)
+    assert not (work / "target.pt").exists()
     (tmp_path / "thesis.tex").write_text("years of work")
     for resume in (False, True):
         with pytest.raises(FileExistsError, match="holds what is no build's"):
             build.begin(tmp_path, resume)
     assert (tmp_path / "thesis.tex").exists()
+    inside = ["build", "--work", str(work), "--out", str(work / "pair")]
+    monkeypatch.setattr(sys, "argv", inside)
+    with pytest.raises(SystemExit, match="^error: --out lies within --work"):
+        build.main()
 
 
 @pytest.mark.slow

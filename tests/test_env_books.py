@@ -40,7 +40,7 @@ def test_the_books_balance(head, price, ticking, texts):
 
     def look(question):
         answer = settled(question)
-        if answer is not None or not price:  # a decision's price is all that it costs
+        if answer is not None or not price or head == "verify":  # a price is all that it costs
             next(looks)
         return answer
 

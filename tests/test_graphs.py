@@ -133,8 +133,7 @@ def test_logits_are_those_of_a_direct_forward(case, batch):
         caches = [m.new_cache(batch, 300) for m in (model, fixed)]
         for row, text in enumerate(texts):
             for m, kept in zip((model, fixed), caches, strict=True):
-                m.chunk = 50
-                prefill(m, kept, row, text, 0)
+                prefill(m, kept, row, text, 0, chunk=50)
         for nodes in (chance.choice([1, 2, 3, 5, 8, 9, 31, 64, 100]), 3, 1, 4):
             parents = [random_parents(nodes, chance.randrange(99)) for _ in texts]
             for last in (nodes, chance.randint(1, nodes), 1):

@@ -92,7 +92,9 @@ TREES = st.builds(OptTree, st.integers(2, 20), st.floats(0, 1), st.integers(2, 6
 @settings(max_examples=25)
 @given(RULES | TREES, st.sampled_from([0.0, 1.0]))
 def test_rules_end_drafts_as_they_would_answer(rule, temperature):
-    judged = told(rule, temperature)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rule, "stop", None)  # nobody may ask
+        judged = told(rule, temperature)
     rule.levels = True  # now every level is asked about
     with pytest.MonkeyPatch.context() as patch:
         answers, stop = [], rule.stop

@@ -29,7 +29,9 @@ class OptTree(Rule):
         super().__init__(planned(depth=depth, width=width or max(nodes, 1), budget=budget))
         assert nodes >= 1, "the budget counts the root: give at least 2"
         self.nodes, self.gain = nodes, gain(nodes, delta)
-        self.levels = Doubt(judge=self._judge)
+        chain = width == 1 and depth <= nodes and 0 <= delta <= 1  # E grows by its probability
+        band = (delta, delta) if chain else (0.0, 1.0)
+        self.levels = Doubt(*band, judge=self._judge)
         gained(np.zeros(2, np.float32), 1, nodes)  # the machine code is at hand before a clock
 
     def _judge(self) -> Judge:

@@ -48,9 +48,11 @@ def straight(model: Model, tokens: Tensor, first: int, cache: Cache, keep: int) 
     return model.forward(tokens, positions, slots, view, cache, keep)
 
 
-def prefill(model: Model, cache: Cache, row: int, text: list[int], start: int) -> None:
+def prefill(
+    model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int | None = None
+) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
-    mine, chunk = cache.rows(row, row + 1), getattr(model, "chunk", CHUNK)
+    mine, chunk = cache.rows(row, row + 1), chunk or getattr(model, "chunk", CHUNK)
     for begin in range(start, len(text), chunk):
         tokens = tensor([text[begin : begin + chunk]], model.device)
         straight(model, tokens, begin, mine, keep=1)

@@ -148,14 +148,17 @@ def train_draft(
 
 
 def begin(work: Path, resume: bool) -> None:
-    """Make the work folder; an earlier build's is emptied, and nobody else's."""
+    """Make the work folder; what an earlier build left there goes, unless it is to go on."""
     mark = work / MARK
-    if not resume and mark.exists():
-        shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     if not mark.exists() and any(work.iterdir()):
         raise FileExistsError(f"{work} holds what is no build's; give an empty folder")
     mark.touch()
+    for path in [] if resume else work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != mark:
+            path.unlink()
 
 
 def build(
@@ -223,12 +226,14 @@ def main() -> None:
     if options.evaluate_only:
         evaluate(options.out, options.device, options.seed)
         return
-    option = "--out"  # both are tried before hours are spent
+    if options.out.resolve().is_relative_to(options.work.resolve()):
+        sys.exit("error: --out lies within --work, which is emptied; give another folder")
+    option = "--work"  # both are tried before hours are spent
     try:
+        begin(options.work, options.resume)
+        option = "--out"
         options.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=options.out).close()
-        option = "--work"
-        begin(options.work, options.resume)
     except OSError as error:
         sys.exit(f"error: cannot write to {option}: {error}")
     build(options.out, options.work, options.minutes, options.device, options.seed, options.resume)
