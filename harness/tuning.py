@@ -18,6 +18,7 @@ STATIC_GRID = (
     "chain-12@0.2", "chain-16@0.05", "chain-16@0.1", "chain-16@0.15", "chain-20@0.03",
     "chain-20@0.05", "chain-20@0.1", "chain-20@0.15", "chain-24@0.1", "beam-2x2n4", "beam-4x2n8",
     "beam-6x2n12", "beam-8x2n16", "beam-4x3n12", "beam-6x2n8@0.1", "beam-8x2n12@0.1",
+    "beam-6x2n10@0.05", "beam-6x3n10@0.05", "beam-8x2n10@0.05",
 )  # fmt: skip
 KEPT = 0.34  # of the candidates, after each round
 
