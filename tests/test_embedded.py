@@ -259,7 +259,7 @@ def test_a_build_empties_no_folder_but_its_own(tmp_path, monkeypatch):
     assert (tmp_path / "thesis.tex").exists()
     inside = ["build", "--work", str(work), "--out", str(work / "pair")]
     monkeypatch.setattr(sys, "argv", inside)
-    with pytest.raises(SystemExit, match="^error: --out lies within --work"):
+    with pytest.raises(SystemExit, match=r"^error: --out lies within --work"):
         build.main()
 
 

@@ -52,9 +52,9 @@ def prefill(
     model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int | None = None
 ) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
-    mine, chunk = cache.rows(row, row + 1), chunk or getattr(model, "chunk", CHUNK)
-    for begin in range(start, len(text), chunk):
-        tokens = tensor([text[begin : begin + chunk]], model.device)
+    mine, step = cache.rows(row, row + 1), int(chunk or getattr(model, "chunk", CHUNK))
+    for begin in range(start, len(text), step):
+        tokens = tensor([text[begin : begin + step]], model.device)
         straight(model, tokens, begin, mine, keep=1)
 
 
