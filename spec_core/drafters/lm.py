@@ -52,7 +52,8 @@ def prefill(
     model: Model, cache: Cache, row: int, text: list[int], start: int, chunk: int | None = None
 ) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
-    mine, step = cache.rows(row, row + 1), int(chunk or getattr(model, "chunk", CHUNK))
+    mine = cache.rows(row, row + 1)
+    step: int = chunk or getattr(model, "chunk", CHUNK)
     for begin in range(start, len(text), step):
         tokens = tensor([text[begin : begin + step]], model.device)
         straight(model, tokens, begin, mine, keep=1)
