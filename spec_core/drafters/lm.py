@@ -53,7 +53,7 @@ def prefill(
 ) -> None:
     """Write the KV of text[start:] into one row, in chunks."""
     mine = cache.rows(row, row + 1)
-    step: int = chunk or getattr(model, "chunk", CHUNK)
+    step = getattr(model, "chunk", CHUNK) if chunk is None else chunk
     for begin in range(start, len(text), step):
         tokens = tensor([text[begin : begin + step]], model.device)
         straight(model, tokens, begin, mine, keep=1)
