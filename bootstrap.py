@@ -30,9 +30,10 @@ def newest_pip(folder: Path) -> Path:
     """pip's newest wheel, fetched into a folder."""
     files = json.loads(fetched(f"{INDEX.rstrip('/')}/pip/"))["files"]
     wheels = [f for f in files if f["filename"].endswith(".whl") and not f.get("yanked")]
-    newest = max(wheels, key=lambda file: file["upload-time"])
+    newest = max(wheels, key=lambda file: file.get("upload-time", ""))
     content = fetched(newest["url"])
-    assert hashlib.sha256(content).hexdigest() == newest["hashes"]["sha256"], "pip came broken"
+    if hashlib.sha256(content).hexdigest() != newest["hashes"]["sha256"]:
+        raise ValueError("pip came broken")
     wheel = folder / newest["filename"]
     wheel.write_bytes(content)
     return wheel
@@ -56,5 +57,5 @@ def main(folder: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1])
-    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+    except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f"no virtual environment: {error}; install the Debian package python3-venv.")

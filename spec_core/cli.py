@@ -290,11 +290,11 @@ def _deliver(
     from spec_core.render import report, show_trees, summary
 
     record = json.dumps(report(made, base), ensure_ascii=False)
-    if options.output:
-        content = record + "\n" if options.json else made.text[0]
-        Path(options.output).write_text(content, encoding="utf-8")
     if options.json:
         print(record)
     elif made.stats.cycles:
         print("\n" + summary(made.stats, base.stats if base else None))
         show_trees(printer.outcomes, printer.stream.decode)
+    if options.output:  # after what is printed: a disk may be full
+        content = record + "\n" if options.json else made.text[0]
+        Path(options.output).write_text(content, encoding="utf-8")

@@ -8,13 +8,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.text import Text
-from rich.tree import Tree as Drawing
-
 from spec_core.tree import NOTHING, Tree
 
 if TYPE_CHECKING:
+    from rich.text import Text
+    from rich.tree import Tree as Drawing
+
     from spec_core.decoder import Generation, Stats
     from spec_core.session import Outcome
 
@@ -71,6 +70,9 @@ def draw(
     tree: Tree, row: int, path: list[int], decode: Decode, bonus: int | None = None
 ) -> Drawing:  # fmt: skip
     """One sequence's drafted tree: token and path probability; `*` accepted, `+` the bonus."""
+    from rich.text import Text
+    from rich.tree import Tree as Drawing
+
     tokens, parents = tree.tokens[row].tolist(), tree.parents[row].tolist()
     scores, accepted = tree.scores[row].tolist(), set(path)
     drawings = [Drawing(Text(repr(decode(tokens[:1])), style="bold"), guide_style="dim")]
@@ -87,6 +89,8 @@ def draw(
 
 
 def _label(text: str, score: float, accepted: bool) -> Text:
+    from rich.text import Text
+
     style = "bold green" if accepted else "dim"
     mark = "* " if accepted else "  "
     probability = (f"  {math.exp(score):.3f}", "dim")
@@ -97,6 +101,8 @@ def plain(
     tree: Tree, row: int, path: list[int], decode: Decode, bonus: int | None = None
 ) -> str:  # fmt: skip
     """The same drawing as text without colours, wide enough for its depth."""
+    from rich.console import Console
+
     out = io.StringIO()
     width = 4 * tree.depth + 80
     console = Console(
@@ -111,6 +117,11 @@ def show_trees(outcomes: Iterable[Outcome], decode: Decode) -> None:
     drawn = [outcome for outcome in outcomes if outcome.drafted[0]]
     if not drawn:
         return
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:
+        return print("to see the last trees, install rich")
     console = Console(legacy_windows=False)
     console.print(Text("last trees, with path probabilities: * accepted, + the target's own"))
     for outcome in drawn:

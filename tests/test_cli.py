@@ -124,6 +124,14 @@ def test_an_output_that_may_not_be_written_is_one_line(folders, tmp_path, monkey
     assert said.startswith("error: ") and "Permission denied" in said and "out.txt" in said
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is full here")
+def test_a_full_disk_takes_nothing_of_what_is_printed(folders, capsys):
+    words = ["Hi", *pair(folders), "--max-new-tokens", "4", "--json", "--output", "/dev/full"]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["tokens"]) == 4 and "No space left" in said.err
+
+
 def test_an_output_that_fails_leaves_no_file(folders, tmp_path):
     path = tmp_path / "out.txt"
     assert main(["", *pair(folders), "--output", str(path)]) == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tokenizers import Tokenizer, decoders, models
 
-from spec_core.render import HALF, TextStream, byte_tokens, draw, plain
+from spec_core.render import HALF, TextStream, byte_tokens, draw, plain, show_trees
 from spec_core.tree import NOTHING, Tree
 
 WORDS = ["\u2581Hello", "\u2581", "lo", "\u00e9", ".", "\u2581n't", "<0xzz>"]
@@ -135,3 +138,9 @@ def test_terminal_drawing_has_colours_and_marks():
 
 def test_markup_of_a_token_is_shown_as_it_is():
     assert "'[b]'" in plain(tree(), 0, [], lambda tokens: "[b]")
+
+
+def test_without_rich_there_is_a_line_instead_of_trees(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    show_trees([SimpleNamespace(drafted=[3])], letters)
+    assert capsys.readouterr().out == "to see the last trees, install rich\n"
