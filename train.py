@@ -17,7 +17,8 @@ from harness.run import train
 def main(config: DictConfig) -> float | None:
     """One run; in a sweep its folder is the sweep's."""
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
-    summary = guarded(lambda: train(config, sweep_folder() if multirun else None), not multirun)
+    output, given = sweep_folder() if multirun else None, HydraConfig.get().overrides.task
+    summary = guarded(lambda: train(config, output, list(given)), not multirun)
     figures = (summary or {}).get("policies", {}).get(config.policy.name)
     return figures["tokens_per_second"]["value"] if figures else None
 

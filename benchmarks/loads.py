@@ -170,6 +170,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         help="loads of the live check, of the first two policies")  # fmt: skip
     add("--repeats", type=int, default=3, help="of the live check")
     add("--new-tokens", type=int, default=128, help="of the live check")
+    add("--name", default="loads", help="of the files of results")
     given = parser.parse_args(arguments)
     if not set(given.live) <= set(given.loads):
         raise ValueError("--live loads must be among --loads")
@@ -177,11 +178,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, write results/loads.json and loads.png, and say what was found."""
+    """Measure, write results/loads.json and loads.png (or so named), and say what was found."""
     given = options()
     torch.set_num_threads(given.threads)
     loads: tuple[int, ...] = tuple(sorted(set(given.loads)))
     train, test = prepare.traces(given)
+    if given.live and train.meta.temperature > 0:
+        raise ValueError("the live check decodes greedily: give --live without loads")
     costs = prepare.costs(given, [train, test], loads)
     speeds = {load: statics(train, costs, load, given.cycles) for load in track(loads, "plans")}
     best = {load: max(found, key=lambda name: found[name]) for load, found in speeds.items()}
@@ -196,9 +199,9 @@ def main() -> None:
     settings |= {"seconds_of_learning": given.seconds, "new_tokens": given.new_tokens}
     content = {"settings": settings, "replay": found}
     content["live"] = live(load_pair(), compared, given.repeats, given.new_tokens)
-    save("loads", content)
-    draw(content, RESULTS / "loads.png")
-    print(tables.loads())
+    save(given.name, content)
+    draw(content, RESULTS / f"{given.name}.png")
+    print(tables.load(given.name))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-from reports.table import markdown
-from reports.words import hindsight
+from benchmarks import comparisons
 
 RESULTS = Path(__file__).resolve().parent / "results"
 README = RESULTS.parent.parent / "README.md"
-LONG = 12  # rows from which on a table is folded
 STEPS = {"nodes": "nodes of a tree", "context": "context", "batch": "batch"}
 ON_A_GPU = (
     "plain decoding, tokens/s and its share of the copy bandwidth",
@@ -144,27 +142,19 @@ def ceiling() -> str:
     return "\n".join([*lines, "", f"Source: {origin(content)}."])
 
 
+def compared() -> dict[str, dict]:
+    """What comparisons left."""
+    return {file.stem: read(file.stem) for file in sorted(RESULTS.glob("policies-*.json"))}
+
+
+def summary() -> str:
+    """The best policies in a few lines."""
+    return comparisons.summary(compared())
+
+
 def policies() -> str:
-    """Policies against plain decoding and the best static plan; long tables are folded."""
-    parts = []
-    for file in sorted(RESULTS.glob("policies-*.json")):
-        content = read(file.stem)
-        settings, summary = content["settings"], content["summary"]
-        title = (
-            f"T = {settings['temperature']:g}, batch {settings['batch_size']}, "
-            f"{settings['prompts']} test prompts of seven domains, {settings['max_new_tokens']} "
-            f"new tokens; the best static plan is {settings['static_plan']}."
-        )
-        table = [markdown(summary, content.get("oracle")), ""]
-        table += [hindsight(content["oracle"]), ""] if content.get("oracle") else []
-        table += [f"Source: {origin(content)}.", ""]
-        count = len(summary["policies"])
-        if count > LONG:
-            title = f"{count} policies: {title}"
-            parts += [f"<details><summary>{title}</summary>", "", *table, "</details>", ""]
-        else:
-            parts += [f"**{title}**", "", *table]
-    return "\n".join(parts[:-1])
+    """Policies against plain decoding and the best static plan."""
+    return comparisons.policies(compared(), origin)
 
 
 def decide() -> str:
@@ -199,13 +189,22 @@ def absent(name: str) -> str:
 
 
 def loads() -> str:
+    """Plans and learned policies by load, at both temperatures."""
+    names = [name for name in ("loads", "loads-t1") if (RESULTS / f"{name}.json").exists()]
+    return "\n\n".join(load(name) for name in names) or absent("loads")
+
+
+def load(name: str) -> str:
     """Plans and learned policies by load, priced and live."""
-    if not (RESULTS / "loads.json").exists():
-        return absent("loads")
-    content = read("loads")
+    content = read(name)
+    heat = content.get("settings", {}).get("temperature", 0.0)
     priced, live = content["replay"], content["live"]
     names = list(next(iter(priced.values()))["policies"])
-    lines = ["| tokens/s, priced | " + " | ".join(f"load {load}" for load in priced) + " |"]
+    lines = [
+        f"| tokens/s, priced, T = {heat:g} | "
+        + " | ".join(f"load {load}" for load in priced)
+        + " |"
+    ]
     lines += ["|---" * (len(priced) + 1) + "|"]
     for name in names:
         cells = [row["policies"][name] for row in priced.values()]
@@ -217,8 +216,8 @@ def loads() -> str:
         shown = [f"{n} {v['median']:.1f} ({v['p10']:.1f} to {v['p90']:.1f})"
                  for n, v in found.items()]  # fmt: skip
         lines += [f"Live at load {load}, tokens/s: {', '.join(shown)}."]
-    if (RESULTS / "loads.png").exists():
-        lines += ["", "![Speed and drafting by load](benchmarks/results/loads.png)", ""]
+    if (RESULTS / f"{name}.png").exists():
+        lines += ["", f"![Speed and drafting by load](benchmarks/results/{name}.png)", ""]
     return "\n".join([*lines, f"Source: {origin(content)}."])
 
 
@@ -251,8 +250,8 @@ def replay() -> str:
 
 
 TABLES = {
-    "speed": speed, "steps": steps, "policies": policies, "decide": decide, "loads": loads,
-    "replay": replay, "predicted": predicted, "ceiling": ceiling, "gpu": gpu,
+    "summary": summary, "speed": speed, "steps": steps, "policies": policies, "decide": decide,
+    "loads": loads, "replay": replay, "predicted": predicted, "ceiling": ceiling, "gpu": gpu,
 }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ COARSE = (24, 32, 48, 64, 96, 128, 192)
 BATCHES = [1, 4, 16, 64]
 CONTEXTS = (64, 256, 512)
 LARGE = 8  # batches from here on are measured at some sizes only, the others cost the next larger
+BRIEF = 8  # rounds
 PERIOD = 16  # tokens after which a text repeats itself
 FEW = (1, 2, 3, 4, 5, 7, 9, 13, 17)
 ASKED = ("target", "draft", "device", "dtype", "recall")  # of a pair, to measure the same one again
@@ -120,6 +121,12 @@ def measure(
         numbers.append(rounds.number)
     about = {**(machine or {}), "rounds": numbers, "minutes": round((now() - start) / 60, 2)}
     return table(found, sizes, about, pair)
+
+
+def brief(pair: Pair, batch: int, temperature: float) -> Costs:
+    """What a learned policy's decisions cost at one batch size, and as good as nothing else."""
+    sizes = {"batches": [batch], "contexts": [64], "widths": [1], "levels": [1], "nodes": [1]}
+    return measure(pair, sizes, BRIEF, temperature)
 
 
 def cells_of(

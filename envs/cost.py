@@ -99,6 +99,15 @@ class Costs:
             words += [f"--{setting}", self.machine[setting]] if setting in self.machine else []
         return f"python -m {shlex.join(map(str, [*words, '--out', 'costs.json']))}"
 
+    def unlike(self, temperature: float, pair: str) -> list[str]:
+        """What it says of itself that does not fit; it may be meant so."""
+        said, own = list[str](), self.machine
+        if (own.get("temperature", temperature) > 0) != (temperature > 0):
+            said.append(f"measured at temperature {own['temperature']:g}, not {temperature:g}")
+        if own.get("pair", pair) != pair:
+            said.append("measured with another pair, or with recall where there is none")
+        return said
+
     def reaches(self, length: int) -> None:
         """Refuse a text that is longer than any that was measured."""
         self._place("contexts", length)

@@ -21,7 +21,17 @@ from typing import Any
 import numpy as np
 
 from envs.provenance import commit, pair_key
-from envs.shards import META, Meta, digest, read_meta, read_shards, replace_file, write_shard
+from envs.shards import (
+    META,
+    Meta,
+    agreeing,
+    broken,
+    digest,
+    read_meta,
+    read_shards,
+    replace_file,
+    write_shard,
+)
 from spec_core.cli import Parser
 from spec_core.menu import DEFAULT_MENU, Menu
 from spec_core.prompts import Prompt, read_prompts, spread
@@ -33,13 +43,22 @@ def prepare(folder: Path, meta: Meta, prompts: list[Prompt]) -> list[Prompt]:
         other = meta.difference(read_meta(folder))
         if other:
             raise ValueError(f"{folder} holds another recording ({other}); give another --out")
-    done = {text.id: text for shard in read_shards(folder, True) for text in shard.texts}
+    aside(folder)
+    shards = agreeing(meta, read_shards(folder), strict=True)
+    done = {text.id: text for shard in shards for text in shard.texts}
     for prompt in prompts:
         known = done.get(prompt["id"])
         if known is not None and known.digest != digest(prompt["prompt"]):
             raise ValueError(f"{folder}: prompt {prompt['id']!r} was recorded with another text")
     replace_file(folder / META, (json.dumps(meta.content, indent=1) + "\n").encode())
     return [prompt for prompt in prompts if prompt["id"] not in done]
+
+
+def aside(folder: Path) -> None:
+    """Name the shards that cannot be read, and move them out of the way."""
+    for path in broken(folder):
+        path.replace(path.with_suffix(".broken"))
+        print(f"{path} cannot be read: its prompts are recorded again", file=sys.stderr)
 
 
 Job = tuple[dict[str, Any], Meta, Path, list[Prompt]]

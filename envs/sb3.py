@@ -9,7 +9,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-KEYS = ("tokens", "seconds", "accepted", "drafted", "depth", "active", "prompt_id", "domain")
+KEYS = (
+    "tokens", "seconds", "accepted", "drafted", "depth", "cycles", "ended", "active", "prompt_id",
+    "domain", "entry", "outcome",
+)  # fmt: skip
 
 
 class SB3VecEnv(VecEnv):
@@ -45,7 +48,7 @@ class SB3VecEnv(VecEnv):
         return features, rewards.astype(np.float32), done, infos
 
     def _split(self, info: dict[str, Any]) -> list[dict[str, Any]]:
-        """One dict per environment of the figures there are."""
+        """One dict per environment of what there is."""
         found = {key: info[key].tolist() for key in KEYS if key in info}
         rows = zip(*found.values(), strict=True) if found else [()] * self.num_envs
         return [dict(zip(found, row, strict=True)) for row in rows]

@@ -145,13 +145,22 @@ class Shard:
 
 def read_shards(folder: Path, skip_broken: bool = False) -> list[Shard]:
     """The shards of a folder, by name."""
+    left_out = broken(folder) if skip_broken else []
+    return [Shard.open(path) for path in _files(folder) if path not in left_out]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.safetensors"))
+
+
+def broken(folder: Path) -> list[Path]:
+    """The shards that cannot be read."""
     found = []
-    for path in sorted(folder.glob("shard-*.safetensors")):
+    for path in _files(folder):
         try:
-            found.append(Shard.open(path))
+            Shard.open(path)
         except BrokenShard:
-            if not skip_broken:
-                raise
+            found.append(path)
     return found
 
 

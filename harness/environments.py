@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import build
 from harness.evaluation import Bench
 from harness.looks import EVERY, Look, OnRecordings
 from harness.recordings import Stop, recordings
 from spec_core.menu import read_name
+
+if TYPE_CHECKING:
+    from envs.trace import Trace
 
 
 def make_env(
@@ -34,6 +37,18 @@ def env_name(config: Any, about: dict[str, Any]) -> str:
     return str(about.get("env") or config.env.name)
 
 
+def check(config: Any, bench: Bench, about: dict[str, Any]) -> None:
+    """Refuse before anything takes time what a learner's environment would refuse later."""
+    from policies.learners import checked
+
+    checked(about["name"], about.get("arguments") or {})
+    read_name(config.env.plan)
+    build.make_menu(config, bench)
+    build.make_prompts(config, "train")
+    if config.traces:
+        _trace(config, bench, Path(config.traces))
+
+
 def _live(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
     from envs.live import SpecDecodeVectorEnv
 
@@ -50,14 +65,16 @@ def _live(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
 
 
 def _deciding(config: Any, bench: Bench, head: str, stop: Stop) -> float:
-    """What an answer of the exported policy costs here, where a cost table is at hand."""
+    """What an answer of the exported policy costs here: by the cost table, or measured now."""
+    from envs.calibrate import brief
     from envs.cost import Costs
 
-    if not (config.cost or config.pretrain):
-        return 0.0
     loads = list(config.loads or [config.batch_size])
-    costs = config.cost or recordings(config, build.make_menu(config, bench), loads, stop)[1]
-    table = Costs.read(Path(costs))
+    if config.cost or config.pretrain:
+        costs = config.cost or recordings(config, build.make_menu(config, bench), loads, stop)[1]
+        table = Costs.read(Path(costs))
+    else:
+        table = brief(bench.pair, loads[0], bench.workload.temperature)
     return (table.deciding if head == "menu" else table.asking)(loads[0])
 
 
@@ -70,9 +87,7 @@ def _batch(config: Any, size: int) -> dict[str, Any]:
 
 def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look | None]:
     from envs.cost import Costs
-    from envs.provenance import pair_key
     from envs.replay import ReplayVectorEnv
-    from envs.trace import Trace, check_disjoint
 
     if config.env.projections:
         raise ValueError(
@@ -80,12 +95,7 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
         )
     menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
     traces, costs = recordings(config, menu, loads, stop)
-    pair = pair_key(config.pair.target, config.pair.draft, bench.pair.recalls)
-    trace = Trace.read(traces, pair=pair, skip_broken=config.skip_broken)
-    for split in ("dev", "test"):
-        check_disjoint(trace, build.make_prompts(config, split))
-    trace.meta.check(traces, **bench.recorded_as)
-    prices = Costs.read(costs)
+    trace, prices = _trace(config, bench, traces), Costs.read(costs)
     trace = trace.with_menu(menu) if head == "menu" else trace
     parts = trace.fold(EVERY) if loads == [1] and not config.env.together else None
     look = OnRecordings(*parts, prices) if parts else None
@@ -98,3 +108,16 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
         doubt=list(config.env.doubt), together=config.env.together,
     )  # fmt: skip
     return env, look
+
+
+def _trace(config: Any, bench: Bench, traces: Path) -> Trace:
+    """A recording of this pair and workload, of none of the prompts that policies are judged by."""
+    from envs.provenance import pair_key
+    from envs.trace import Trace, check_disjoint
+
+    pair = pair_key(config.pair.target, config.pair.draft, bench.pair.recalls)
+    trace = Trace.read(traces, pair=pair, skip_broken=config.skip_broken)
+    for split in ("dev", "test"):
+        check_disjoint(trace, build.make_prompts(config, split))
+    trace.meta.check(traces, **bench.recorded_as)
+    return trace

@@ -60,7 +60,7 @@ class WeightsAndBiases:
     ) -> None:  # fmt: skip
         import wandb
 
-        self.wandb = wandb
+        self.wandb, self.said = wandb, set[str]()
         chosen: Any = mode if mode != "auto" else "online" if logged_in() else "offline"
         about: dict[str, Any] = {
             "project": project, "group": group, "name": name, "job_type": job, "config": config,
@@ -107,7 +107,10 @@ class WeightsAndBiases:
         try:
             action()
         except Exception as error:
-            print(f"W&B: {error}; the run goes on without it", file=sys.stderr)
+            said = f"W&B: {error}; the run goes on without it"
+            if said not in self.said:
+                print(said, file=sys.stderr)
+            self.said.add(said)
 
 
 def _run_id(folder: Path) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from envs.cost import Costs
 from envs.provenance import pair_key
-from harness import build
+from harness import build, environments
 from harness.comparing import BASELINE, STATIC, compare
 from harness.evaluation import Bench, Prompt
 from harness.folder import RunFolder
@@ -33,6 +34,9 @@ from spec_core.pair import Pair
 from spec_core.plan import AUTOREGRESSIVE
 from spec_core.policy import Fixed, Policy
 from spec_core.prompts import spread
+
+MORE = ("minutes", "steps")
+ANEW = (*MORE, "compare")  # what a resumed run may be told anew
 
 
 def say(text: str) -> None:
@@ -58,22 +62,39 @@ def open_folder(config: Any, name: str, output: str | None) -> RunFolder:
     return folder
 
 
-def resumed(config: Any) -> Any:
-    """The configuration of the run that is to be resumed."""
+def resumed(config: Any, given: Sequence[str] = ()) -> Any:
+    """The configuration of the run that is to be resumed; given: the overrides beside it."""
     from omegaconf import OmegaConf
 
     file = Path(config.resume) / "config.yaml"
     if not file.is_file():
         raise ValueError(f"{config.resume}: no config.yaml there; give resume=<run folder>")
     saved: Any = OmegaConf.load(file)
+    if "policy" not in saved:
+        raise ValueError(f"{config.resume}: nothing was trained there; give resume=<run folder>")
+    for override in given:
+        name = override.partition("=")[0]
+        if name not in (*ANEW, "resume"):
+            raise ValueError(
+                f"{override}: a resumed run goes on as it was configured; only "
+                f"{', '.join(ANEW)} may be given anew"
+            )
+        saved[name] = config[name]
+        if name in MORE:  # also where it had come to its end
+            RunFolder(Path(config.resume)).status("training")
+    for name in config:
+        if name not in saved:  # an older run
+            saved[name] = config[name]
     saved.folder, saved.resume = config.resume, config.resume
     return saved
 
 
-def train(config: Any, output: str | None = None) -> dict[str, Any]:
+def train(
+    config: Any, output: str | None = None, given: Sequence[str] = ()
+) -> dict[str, Any]:  # fmt: skip
     """Tune the static plan, learn, export and compare; returns the summary."""
     if config.resume:
-        config = resumed(config)
+        config = resumed(config, given)
     about = plain(config)
     for name in config.baselines:  # what is wrong is said before anything takes time
         build.make_policy(name, Fixed(AUTOREGRESSIVE))
@@ -85,6 +106,10 @@ def train(config: Any, output: str | None = None) -> dict[str, Any]:
         pair = build.make_pair(config)
         bench = build.make_bench(config, pair)
         dev, test = build.make_prompts(config, "dev"), build.make_prompts(config, "test")
+        if about["policy"]["kind"] == "learner":
+            environments.check(config, bench, about["policy"])
+        if config.cost:
+            _prices(config, pair)
         logger = _logger(about, folder, output)
         tick = ticking(stop)
         try:
@@ -173,14 +198,13 @@ def _train_learner(
     config: Any, about: dict, bench: Bench, dev: list[Prompt], static: Fixed, folder: RunFolder,
     logger: Logger, stop: Callable[[], bool],
 ) -> None:  # fmt: skip
-    from harness.environments import env_name, make_env
     from policies.learners import make_learner
 
-    env, look = make_env(config, bench, about, stop)
+    env, look = environments.make_env(config, bench, about, stop)
     every = min(config.probe_every, 60 * config.minutes / LOOKS) if look else config.probe_every
     budget = Budget(config.steps, config.minutes, every)
     learner = make_learner(about["name"], env, config.seed, **(about.get("arguments") or {}))
-    live = env_name(config, about) == "live"
+    live = environments.env_name(config, about) == "live"
     if live and config.pretrain and folder.whole("state") is None:
         _pretrain(config, about, bench, learner, folder, stop)
     folder.status("training")
@@ -203,11 +227,10 @@ def _pretrain(
     stop: Callable[[], bool],
 ) -> None:  # fmt: skip
     """Let the same kind of learner learn from recordings, and the learner go on where it ends."""
-    from harness.environments import make_env
     from policies.learners import make_learner
 
     folder.status("pretraining")
-    recorded, look = make_env(config, bench, about, stop, "replay")
+    recorded, look = environments.make_env(config, bench, about, stop, "replay")
     early = make_learner(about["name"], recorded, config.seed, **(about.get("arguments") or {}))
     with tqdm(total=round(60 * config.pretrain), unit="s", bar_format=BAR, file=sys.stderr) as bar:
         Pretraining(60 * config.pretrain, early, recorded, look, folder, bar).run(stop)
@@ -225,6 +248,9 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     if config.prompts:
         prompts = spread(prompts, config.prompts)
     oracle = _recording(config, pair) if config.traces else None
+    if oracle:
+        oracle.read()
+        _prices(config, pair)
     folder = open_folder(config, "evaluate", output)
     say(f"run folder: {folder.path}")
     static = _static(config, bench, dev, folder)
@@ -250,6 +276,13 @@ def _recording(config: Any, pair: Pair) -> Recording:
         raise ValueError("traces= needs prices: give cost=<a table of python -m envs.calibrate>")
     key = pair_key(config.pair.target, config.pair.draft, pair.recalls)
     return Recording(config.traces, config.cost, key, config.skip_broken)
+
+
+def _prices(config: Any, pair: Pair) -> None:
+    """Read the cost table that was given, and say where it was measured otherwise."""
+    key = pair_key(config.pair.target, config.pair.draft, pair.recalls)
+    for said in Costs.read(Path(config.cost)).unlike(config.temperature, key):
+        say(f"note: {config.cost} was {said}")
 
 
 def _short(item: str, taken: Any) -> str:

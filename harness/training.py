@@ -6,6 +6,7 @@ Knows no configuration: learners, environments and benches are handed in.
 from __future__ import annotations
 
 import csv
+import math
 import signal
 import sys
 import time
@@ -139,6 +140,7 @@ class Trainer:
             self.best = ratio
             with self.folder.replacing("policy") as folder:
                 policy.save(folder)
+            self.saved = -math.inf  # what it has to beat is saved next
         self.probed = self.elapsed
         self.clock = time.monotonic()  # probing is not learning
         metrics = {
@@ -156,7 +158,7 @@ class Trainer:
         rate = float(getattr(self.env, "rate", 0.0))
         self.told = self.elapsed
         metrics = {f"train/{name}": value for name, value in progress.metrics.items()}
-        self._log({"train/tokens_per_second": rate, "train/reward": progress.reward, **metrics})
+        self._log({**metrics, "train/tokens_per_second": rate, "train/reward": progress.reward})
         self.bar.set_description_str(f"step {progress.steps} | now {rate:.1f} tok/s")
         self.bar.n = min(round(self.elapsed), self.bar.total)
         self.bar.refresh()
@@ -245,9 +247,8 @@ def leaning(folder: RunFolder) -> Lean:
 
 def append_metrics(file: Path, step: int, metrics: dict[str, float]) -> None:
     """One line per number: step, name, value."""
-    new = not file.exists()
     with file.open("a", newline="") as lines:
         writer = csv.writer(lines)
-        if new:
+        if not lines.tell():
             writer.writerow(("env_step", "name", "value"))
         writer.writerows((step, name, value) for name, value in metrics.items())

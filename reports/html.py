@@ -72,7 +72,7 @@ def _top(results: dict[str, Any], summary: Summary, title: str, lead: str) -> st
     parts += [element("h1", escape(title)), prose(lead, "lead")]
     parts += [
         _facts(summary, next(iter(kinds)), results.get("oracle")),
-        _same(results["rows"], kinds),
+        _same(results["rows"], kinds, results["settings"]),
     ]
     return element("header", "".join(parts))
 
@@ -92,8 +92,11 @@ def _facts(summary: Summary, best: str, oracle: dict[str, Any] | None) -> str:
     return element("dl", "".join(element("div", pair) for pair in pairs), kind="facts")
 
 
-def _same(rows: list[dict[str, Any]], kinds: dict[str, Role]) -> str:
-    """Whether all policies emitted the same tokens."""
+def _same(rows: list[dict[str, Any]], kinds: dict[str, Role], settings: dict[str, Any]) -> str:
+    """Whether all policies emitted the same tokens, where they have to."""
+    if settings.get("verifier") == "rejection" and settings.get("temperature", 0) > 0:
+        words = "Rejection draws each policy's tokens anew from the target's distribution: texts "
+        return prose(words + "differ, and were not compared.", "note")
     try:
         check_lossless(rows)
     except Differs as difference:

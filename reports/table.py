@@ -10,7 +10,17 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from reports.words import Summary, hindsight, percent, plain, ranking, signed, speed, spread
+from reports.words import (
+    HINDSIGHT,
+    Summary,
+    hindsight,
+    percent,
+    plain,
+    ranking,
+    signed,
+    speed,
+    spread,
+)
 
 HEADER = (  # in the lines that a terminal shows
     "policy",
@@ -44,6 +54,7 @@ def markdown(summary: Summary, oracle: Mapping[str, Any] | None = None) -> str:
     """The same as a Markdown table."""
     header = _header(oracle)
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines += _hindsight(summary, oracle) if oracle else []
     lines += [_cells(summary, name, oracle) for name in ranking(summary)]
     return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines) + "\n"
 
@@ -66,6 +77,19 @@ def _cells(summary: Summary, name: str, oracle: Mapping[str, Any] | None) -> lis
         percent(figures["policy_share"]).removesuffix(" %"),
     ]
     return [*cells, percent(oracle["shares"].get(name), 0).removesuffix(" %")] if oracle else cells
+
+
+def _hindsight(summary: Summary, oracle: Mapping[str, Any]) -> list[list[str]]:
+    """Lines of the oracle and of static plans chosen afterwards, by prices."""
+    plain_speed = summary["policies"][summary["baseline"]]["tokens_per_second"]["value"]
+    lines, top = list[list[str]](), oracle["lead_oracle"] - 1
+    for name, key in reversed(HINDSIGHT.items()):
+        lead = oracle[f"lead_{key}"]
+        rate, share = lead * oracle["static"], percent((lead - 1) / top, 0).removesuffix(" %")
+        over = signed(lead).removesuffix(" %")
+        named = f"in hindsight: {name}"
+        lines.append([named, speed(rate), "-", plain(rate / plain_speed), over, "-", "-", share])
+    return lines
 
 
 def _short(rate: float) -> str:

@@ -60,14 +60,20 @@ def speed_spread(interval: Interval) -> str:
     return f"{speed(interval['low'])} to {speed(interval['high'])}"
 
 
+HINDSIGHT = {
+    "one plan for all": "pooled",
+    "the best plan of each domain": "by_domain",
+    "of each prompt": "by_prompt",
+    "the oracle, at every position": "oracle",
+}
+
+
 def hindsight(oracle: Mapping[str, Any]) -> str:
     """What the best static plans and the oracle would have brought."""
-    named = {"one plan for all": "pooled", "the best plan of each domain": "by_domain",
-             "of each prompt": "by_prompt", "the oracle, at every position": "oracle"}  # fmt: skip
     shown = [
         f"{name} {oracle[f'lead_{key}'] * oracle['static']:.1f} "
         f"({100 * (oracle[f'lead_{key}'] - 1):+.1f} %)"
-        for name, key in named.items()
+        for name, key in HINDSIGHT.items()
     ]
     said = "In hindsight, by the prices, in tokens/s (and over the static plan)"
     return f"{said}: {', '.join(shown)}."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from spec_core.doubt import ALWAYS, Doubt
 from spec_core.extractor import Extractor, rehearse
 from spec_core.menu import Menu, read_plan
 from spec_core.plan import Plan
-from spec_core.policy import FORMAT, Silent
+from spec_core.policy import WEIGHTS, Silent, write
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
@@ -55,17 +53,12 @@ class Chosen(Silent):
         """Write policy.json and policy.safetensors; `load_policy` reads them back."""
         from safetensors.numpy import save as pack
 
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        weights = pack(self.chooser.tensors())
-        content = {
-            "format": FORMAT, "kind": self.head, "features": feature.VERSION,
+        about = {
+            "kind": self.head, "features": feature.VERSION,
             "projections": self.extractor.projections, **self.fields(),
             "chooser": {"kind": self.chooser.kind, **self.chooser.settings()},
         }  # fmt: skip
-        content["sha256"] = seal(content, weights)
-        (path / "policy.safetensors").write_bytes(weights)
-        (path / "policy.json").write_text(json.dumps(content, indent=1) + "\n")
+        write(folder, about, pack(self.chooser.tensors()))
 
 
 class MenuPolicy(Chosen):
@@ -206,12 +199,6 @@ def tree_vector(known: Array, tree: Tree) -> Array:
 HEADS = {head.head: head for head in (MenuPolicy, StopPolicy, TrimPolicy)}
 
 
-def seal(content: dict, weights: bytes) -> str:
-    """A hash of all that was exported."""
-    text = json.dumps(content, sort_keys=True).encode()
-    return hashlib.sha256(text + weights).hexdigest()
-
-
 def read_learned(content: dict, folder: Path) -> Chosen:
     """The policy of a policy.json and the weights beside it."""
     from safetensors.numpy import load as unpack
@@ -220,9 +207,7 @@ def read_learned(content: dict, folder: Path) -> Chosen:
         raise ValueError(
             f"its features are version {content['features']}, here {feature.VERSION}; train anew"
         )
-    weights = (folder / "policy.safetensors").read_bytes()
-    if seal({k: v for k, v in content.items() if k != "sha256"}, weights) != content["sha256"]:
-        raise ValueError("it and policy.safetensors are not what was exported together")
+    weights = (folder / WEIGHTS).read_bytes()
     settings = dict(content["chooser"])
     kind = KINDS[settings.pop("kind")]
     return HEADS[content["kind"]].read(content, kind.read(settings, unpack(weights)))

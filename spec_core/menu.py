@@ -120,6 +120,6 @@ class Menu:
 
 
 DEFAULT_MENU = Menu.of(
-    ["ar", "chain-2", "chain-4", "chain-8", "chain-12", "chain-8@0.1", "chain-8@0.3",
-     "chain-12@0.05", "chain-12@0.15", "chain-16@0.1", "chain-20@0.05", "beam-8x2n12@0.08"]
+    ["ar", "chain-2", "chain-4", "chain-8", "chain-8@0.1", "chain-8@0.3", "chain-12@0.05",
+     "chain-12@0.15", "chain-16@0.1", "chain-20@0.05", "beam-6x2n10@0.05", "beam-8x2n12@0.08"]
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from spec_core.tree import Tree
 
 FORMAT = 2
+WEIGHTS = "policy.safetensors"
 
 
 class Policy(Protocol):
@@ -72,15 +74,37 @@ class Fixed(Silent):
 
     def save(self, folder: str | Path) -> None:
         """Write policy.json; `load_policy` reads it back."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        content = {"format": FORMAT, "kind": "fixed", "plan": asdict(self.plan_)}
-        (path / "policy.json").write_text(json.dumps(content, indent=1) + "\n")
+        write(folder, {"kind": "fixed", "plan": asdict(self.plan_)})
 
 
 def autoregressive() -> Fixed:
     """Plain decoding through the same engine."""
     return Fixed(AUTOREGRESSIVE)
+
+
+def seal(content: dict, weights: bytes) -> str:
+    """A hash of all that was exported."""
+    text = json.dumps(content, sort_keys=True).encode()
+    return hashlib.sha256(text + weights).hexdigest()
+
+
+def write(folder: str | Path, about: dict, weights: bytes = b"") -> None:
+    """Write policy.json, sealed, and the weights, if there are any, to policy.safetensors."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    content = {"format": FORMAT, **about}
+    content["sha256"] = seal(content, weights)
+    if weights:
+        (path / WEIGHTS).write_bytes(weights)
+    (path / "policy.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _check(content: dict, folder: Path) -> None:
+    """Refuse what was changed since it was exported."""
+    weights = b"" if content["kind"] in ("fixed", "rule") else (folder / WEIGHTS).read_bytes()
+    if seal({k: v for k, v in content.items() if k != "sha256"}, weights) != content["sha256"]:
+        both = f"it and {WEIGHTS} are not what was exported together"
+        raise ValueError(both if weights else "it is not what was exported")
 
 
 def load_policy(folder: str | Path) -> Policy:
@@ -104,7 +128,9 @@ def load_policy(folder: str | Path) -> Policy:
             raise ValueError("it is not an object")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-        return KINDS[content["kind"]](content, Path(folder))
+        reader = KINDS[content["kind"]]
+        _check(content, Path(folder))
+        return reader(content, Path(folder))
     except (KeyError, TypeError, AssertionError, ValueError, OSError) as error:
         raise ValueError(f"{file}: not a valid policy ({_said(error)}); export it again") from None
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from spec_core.learned import seal
+from spec_core.policy import WEIGHTS, seal
 
 
 def forged(folder: Path, change: Callable[[dict], object], sealed: bool = True) -> None:
@@ -16,6 +16,6 @@ def forged(folder: Path, change: Callable[[dict], object], sealed: bool = True) 
     change(content)
     if sealed:
         content.pop("sha256", None)
-        weights = (folder / "policy.safetensors").read_bytes()
-        content["sha256"] = seal(content, weights)
+        weights = folder / WEIGHTS
+        content["sha256"] = seal(content, weights.read_bytes() if weights.exists() else b"")
     file.write_text(json.dumps(content))

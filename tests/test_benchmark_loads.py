@@ -71,7 +71,7 @@ def test_learned_policies_draft_only_where_it_pays(monkeypatch, tmp_path):
     assert tables.loads() == tables.absent("loads")
     common.save("loads", {"replay": found, "live": live})
     lines = tables.loads().splitlines()
-    assert lines[0] == "| tokens/s, priced | load 1 | load 4 |"
+    assert lines[0] == "| tokens/s, priced, T = 0 | load 1 | load 4 |"
     assert any(line.startswith("| full_information |") and "(100%)" in line for line in lines)
     assert "Live at load 4, tokens/s: autoregressive 2.0 (1.0 to 3.0)." in lines
 

@@ -16,6 +16,7 @@ from envs import calibrate, rounds
 from envs.calibrate import few, measure, shapes_of, sizes_for
 from envs.cost import Costs, price
 from envs.probes import learned
+from envs.provenance import device_name
 from envs.rounds import LEAST, TAKES, Rounds, spread
 from envs.staircase import next_larger, rising
 from envs.stand import stands
@@ -150,6 +151,20 @@ def test_an_interrupted_calibration_writes_nothing(tmp_path, monkeypatch, capsys
     code = calibrate.main(["--out", str(file), "--batches", "1", "--contexts", "16"])
     assert code == 130 and "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_on_disk_says_where_it_was_measured(tmp_path, monkeypatch, capsys):
+    pair, threads, file = lettered(), list[int](), tmp_path / "costs.json"
+    monkeypatch.setattr(calibrate, "load_pair", lambda *_, **recall: pair)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    words = "--menu ar chain-2 --batches 1 --contexts 16 --repeats 1 --minutes 0.01"
+    words += " --threads 3 --temperature 0.7"
+    assert calibrate.main(["--out", str(file), *words.split()]) == 0
+    machine = Costs.read(file).machine
+    assert machine["device"] and machine["device"] == device_name(torch.device("cpu"))
+    assert (machine["threads"], machine["temperature"]) == (3, 0.7)
+    assert f"wrote {file}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan"])

@@ -6,13 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from traces import SMALL, costs_of, lettered, recorded
+from benches import bench
+from test_replay import written
+from traces import SMALL, costs_of, invented, lettered, prompts, recorded
 
 from envs.calibrate import main as calibrate
 from envs.calibrate import measure, parser, sizes_for
 from envs.cost import AXES, Costs, price
+from envs.market import Market
 from envs.replay import ReplayVectorEnv
-from spec_core import Menu
+from envs.trace import Trace
+from harness.environments import make_env
+from harness.overrides import CONF
+from spec_core import DEFAULT_MENU, Menu
+
+TABLES = sorted((CONF.parent / "benchmarks" / "costs").glob("*.json"))
 
 
 def test_a_size_between_two_measured_ones_costs_what_the_next_does():
@@ -60,6 +68,47 @@ def test_what_was_not_measured_is_refused_with_the_command_that_measures_it(tmp_
     again = r"--target 'my pair/big' --no-recall --temperature 0\.7 --threads 2 --out costs\.json"
     with pytest.raises(ValueError, match=again):
         hot.deciding(2)
+
+
+@pytest.mark.parametrize(("loads", "axis", "size"), [("null", "widths", 2), ("[4]", "batches", 4)])
+def test_training_refuses_prices_that_lack_a_cell(tmp_path, monkeypatch, loads, axis, size):
+    from hydra import compose, initialize_config_dir
+
+    monkeypatch.setattr("envs.provenance.pair_key", lambda *_: "tiny")
+    costs, file = costs_of(), written(tmp_path, lettered(), prompts(3)) / "costs.json"
+    costs.draft[:, :, costs.widths.index(2)] = np.nan
+    costs.save(file)
+    words = ["env=replay", "menu.plans=[ar,chain-2,beam-3x2n4]", f"loads={loads}", "num_envs=4"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [*words, f"traces={tmp_path}", f"cost={file}"])
+    with pytest.raises(ValueError, match=f"cost was measured for .*{axis} {size}") as said:
+        make_env(config, bench(), {})
+    assert size in asked(said.value)[axis], "by the command that measures it"
+
+
+def everything(menu: Menu, longest: int) -> Trace:
+    """An invented recording, up to so long texts: plans end after any of their rounds and nodes."""
+    most = max(plan.budget for plan in menu.plans)
+    ends = {"levels": [p.depth for p in menu.plans], "drafted": [p.budget - 1 for p in menu.plans]}
+    made = {name: np.minimum(np.arange(most)[:, None], least) for name, least in ends.items()}
+    starts = np.linspace(1, longest - most + 1, 30).astype(int)
+    trace = invented([np.zeros((most, len(menu)), np.uint8)] * len(starts), menu)
+    shapes = {name: np.tile(values, (len(starts), 1)) for name, values in made.items()}
+    return replace(trace, prompt=starts, limit=starts + 99, shapes=trace.shapes | shapes)
+
+
+@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
+def test_every_committed_table_prices_the_default_menu(file):
+    costs = Costs.read(file)
+    assert {"device", "threads", "temperature", "pair"} <= set(costs.machine)
+    trace = everything(DEFAULT_MENU, costs.contexts[-1])
+    market = Market(trace, costs, costs.batches, learned=True)  # refuses where a cell is missing
+    assert trace.lengths.max() == costs.contexts[-1]
+    assert market.nodes.max() == max(plan.budget for plan in DEFAULT_MENU.plans)
+    assert ((market.draft > 0) == (trace.shapes["levels"] > 0)).all() and (market.verify > 0).all()
+    assert (market.decide > 0).all() and (market.ask >= 0).all()
+    if costs.machine["temperature"] == 0 and 1 in costs.batches:  # where texts are recalled
+        assert costs.recalling() > 0
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"schema": 2}', '{"schema": 1, "draft": 0}'])

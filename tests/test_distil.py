@@ -10,9 +10,10 @@ import pytest
 from benches import PROMPTS, bench
 
 from harness import build
-from harness.distil import AXES, EDGES, configuration, content, distil, distilled
-from spec_core import Menu, MenuPolicy, Network
-from spec_core.features import FEATURES, NAMES
+from harness.distil import AXES, EDGES, configuration, content, distil, distilled, main
+from spec_core import Menu, MenuPolicy, Network, Plan
+from spec_core.features import FEATURES, LEVEL_FEATURES, NAMES
+from spec_core.learned import StopPolicy
 
 SHAPE = tuple(len(edges) + 1 for edges in EDGES)
 RUN = {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "max_new_tokens": 6}
@@ -75,3 +76,16 @@ def test_a_constant_policy_becomes_a_table_of_one_plan(tmp_path):
     told = json.loads(distil(policy).read_text())
     assert (np.array(told["cells"], object) == np.full(SHAPE, "chain-3")).all()
     assert told["agreement"] == 1
+
+
+def test_the_command_says_where_the_table_is_and_refuses_other_heads(tmp_path, monkeypatch, capsys):
+    policy = exported(tmp_path / "bandit", np.zeros((2, len(FEATURES))), [0, 1])
+    monkeypatch.setattr("sys.argv", ["distil", str(policy)])
+    main()
+    assert capsys.readouterr().out.strip() == str(policy / "decision_table.json")
+    weight = np.zeros((2, len(FEATURES) + len(LEVEL_FEATURES)), np.float32)
+    StopPolicy(Plan(4), Network([weight], [np.zeros(2, np.float32)])).save(tmp_path / "stop")
+    monkeypatch.setattr("sys.argv", ["distil", str(tmp_path / "stop")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "only policies over a menu become tables" in capsys.readouterr().err

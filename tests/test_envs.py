@@ -213,6 +213,8 @@ def test_sb3_sees_ends_and_beginnings():
             assert infos[i]["TimeLimit.truncated"] is False
             assert ("terminal_observation" in infos[i]) == over[i]
             assert infos[i]["tokens"] == info["tokens"][i]
+            whole = infos[i]["outcome"], infos[i]["entry"]
+            assert whole[0].accepted[whole[1]] == infos[i]["accepted"]
             if over[i]:
                 assert (infos[i]["terminal_observation"] == info["final_obs"][i]).all()
                 ends += 1

@@ -74,11 +74,12 @@ shapes = st.fixed_dictionaries({
     "tie_word_embeddings": st.booleans(), "rope_theta": st.sampled_from([100.0, 10000.0]),
     "initializer_range": st.just(0.15),  # logits of usual size: of larger ones 1e-4 is rounding
 })  # fmt: skip
+SLIDING = {"max_window_layers": [0, 1], "use_sliding_window": [True], "sliding_window": [5, 20]}
 FEATURES = {
     "Llama": {"attention_bias": [False, True], "mlp_bias": [False, True]},
     "Mistral": {"sliding_window": [None, 5, 20]},
-    "Qwen2": {"max_window_layers": [0, 1], "use_sliding_window": [True], "sliding_window": [5, 20]},
-    "Qwen3": {"attention_bias": [False, True]},
+    "Qwen2": SLIDING,
+    "Qwen3": {"attention_bias": [False, True], **SLIDING},
 }
 
 

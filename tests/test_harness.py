@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +22,7 @@ from harness import full
 from harness.build import make_prompts
 from harness.comparing import BASELINE, STATIC, compare
 from harness.edge import guarded
-from harness.evaluation import Bench, evaluate, speed
+from harness.evaluation import Bench, evaluate, interleaved, speed
 from harness.folder import RunFolder
 from harness.loggers import Nowhere
 from harness.overrides import CONF, problem
@@ -122,6 +123,17 @@ def test_measured_batches_are_kept_full_and_their_seconds_shared(monkeypatch, ba
     assert [row["output_tokens"] for row in rows] == alone
     turns = at.turns(PROMPTS)
     assert [p for turn in turns for p in turn] == PROMPTS and len(turns) == {1: 5}.get(batch, 1)
+
+
+def test_policies_take_turns_at_every_prompt_in_random_order():
+    at, names, orders = bench(), ("a", "b", "c"), set()
+    at.measure = lambda policy, turn: [{"prompt_id": p["id"], "by": policy} for p in turn]
+    rounds = list(interleaved(at, dict(zip(names, names, strict=True)), PROMPTS, 20, seed=0))
+    for number, prompt in enumerate(PROMPTS * 20):
+        taken = [row for rows in rounds[3 * number :][:3] for row in rows]
+        assert all(r["prompt_id"] == prompt["id"] and r["policy"] == r["by"] for r in taken)
+        orders.add(tuple(row["by"] for row in taken))
+    assert len(rounds) == 300 and orders == set(permutations(names))
 
 
 def test_no_prompts_are_refused():

@@ -103,18 +103,28 @@ def test_learned_policies_give_the_plain_text_and_come_back_from_disk(tmp_path, 
     assert len({tuple(c) for _, c in seen}) > 1 or kind == "table"
 
 
+HIDDEN = ("gymnasium", "stable_baselines3", "sb3_contrib", "hydra", "omegaconf", "wandb",
+          "policies", "envs", "harness", "reports")  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_policy_loads_without_learners_or_configuration(tmp_path: Path):
-    policies()["network"].save(tmp_path)
+@pytest.mark.parametrize("kind", ["network", "stop", "verify"])
+def test_a_policy_loads_and_decodes_without_learners_or_configuration(tmp_path: Path, kind):
+    policy = policies()[kind]
+    policy.save(tmp_path)
     script = f"""
 import sys
-for name in ("gymnasium", "stable_baselines3", "hydra", "omegaconf", "wandb", "policies", "envs"):
-    sys.modules[name] = None
-from spec_core import load_policy
-print(type(load_policy({str(tmp_path)!r})).__name__)
+sys.modules |= dict.fromkeys({HIDDEN})
+from spec_core import SpeculativeDecoder, autoregressive, load_pair, load_policy
+policy, pair = load_policy({str(tmp_path)!r}), load_pair()
+print(type(policy).__name__)
+for chosen in (policy, autoregressive()):
+    print(SpeculativeDecoder(pair, chosen).generate("def add(a, b):", max_new_tokens=16).tokens)
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert run.stdout.strip() == "MenuPolicy", run.stderr
+    assert run.returncode == 0, run.stderr
+    name, text, plain = run.stdout.splitlines()
+    assert name == type(policy).__name__ and text == plain != "[[]]"
 
 
 CHANGES = {

@@ -1,5 +1,7 @@
 """Learners find what is best in toy envs, export just that, and go on where they were saved."""
 
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 from toys import DEEPEST, EASY, StopToy, Toy, gap_closed
@@ -37,12 +39,17 @@ def learned(name, env, steps=None, **arguments):
 
 
 def same_decisions(learner, env):
-    """The exported chooser decides as the learner does, wherever it may come."""
+    """The exported chooser decides as the learner does, wherever it may come; from disk as well."""
     noise = np.random.default_rng(5).normal(0, 2, (1000, env.size)).astype(np.float32)
-    chooser = learner.policy().chooser
+    policy = learner.policy()
+    with TemporaryDirectory() as folder:
+        policy.save(folder)
+        loaded = load_policy(folder).chooser
     for features in (noise, np.vstack(env.seen)):
-        assert (chooser.choose(features) == learner.best(features)).all()
-    return chooser
+        chosen = policy.chooser.choose(features)
+        assert (chosen == learner.best(features)).all()
+        assert loaded.choose(features).tolist() == loaded.decide(features) == chosen.tolist()
+    return policy.chooser
 
 
 def test_every_learner_is_tested():

@@ -1,10 +1,10 @@
 """Fixed policies go to disk and back; what was tampered with is refused."""
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from forging import forged
 from hypothesis import given
 from small import plans
 
@@ -45,9 +45,15 @@ def test_a_policy_comes_back_as_it_was_saved(plan):
 )
 def test_a_tampered_file_is_refused(tmp_path: Path, change):
     Fixed(Plan(3)).save(tmp_path)
-    file = tmp_path / "policy.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    forged(tmp_path, lambda content: content.update(change))
     with pytest.raises(ValueError, match="not a valid policy"):
+        load_policy(tmp_path)
+
+
+def test_a_plan_that_was_changed_is_refused(tmp_path: Path):
+    Fixed(Plan(3)).save(tmp_path)
+    forged(tmp_path, lambda content: content["plan"].update(depth=4), sealed=False)
+    with pytest.raises(ValueError, match="not what was exported"):
         load_policy(tmp_path)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from replays import Rounds
 from small import Letters, pair_of
-from traces import SMALL, costs_of, lettered, prompts, recorded
+from traces import SMALL, costs_of, lettered, meta_of, prompts, recorded
 
+from envs import record
 from envs.replay import ReplayEnv
+from envs.trace import Trace
 from spec_core import (
     DEFAULT_MENU,
     Fixed,
@@ -19,6 +23,7 @@ from spec_core import (
     Plan,
     SpeculativeDecoder,
     Template,
+    embedded,
     load_pair,
 )
 from spec_core.extractor import Extractor
@@ -75,19 +80,49 @@ def replayed(trace, plan: int | None) -> dict[str, list[tuple]]:
     return texts
 
 
-def compare(pair: Pair, menu: Menu, count: int, new: int, temperature: float) -> int:
-    """Every plan and a mix of them, live against replayed; the number of cycles compared."""
-    how = {"max_new_tokens": new, "temperature": temperature}
-    trace, compared = recorded(pair, menu, count, **how), 0
-    for plan in [None, *range(len(menu))]:
+def compared(pair: Pair, trace: Trace, texts: list[dict], every: int = 1, **how) -> int:
+    """Every plan and a mix of them, live against replayed; the number of cycles compared.
+
+    every: a plan takes one text of so many, the next plan the next ones; the mix takes all.
+    """
+    count = 0
+    for turn, plan in enumerate([None, *range(len(trace.menu))]):
         again = replayed(trace, plan)
-        for prompt in prompts(count):
-            real = live(pair, menu, plan, prompt, **how)
+        for prompt in texts if plan is None else texts[turn % every :: every]:
+            real = live(pair, trace.menu, plan, prompt, **how)
             assert [cycle for cycle, _ in again[prompt["id"]]] == [cycle for cycle, _ in real]
             for (_, mine), (_, its) in zip(again[prompt["id"]], real, strict=True):
                 np.testing.assert_allclose(mine, its, atol=1e-4)
-            compared += len(real)
-    return compared
+            count += len(real)
+    return count
+
+
+def compare(pair: Pair, menu: Menu, count: int, new: int, temperature: float) -> int:
+    """The same of a recording of letters."""
+    how = {"max_new_tokens": new, "temperature": temperature}
+    return compared(pair, recorded(pair, menu, count, **how), prompts(count), **how)
+
+
+def written(folder: Path, pair: Pair, texts: list[dict], menu: Menu = SMALL, **fields) -> Path:
+    """A recording on disk."""
+    meta = meta_of(pair, menu, **fields)
+    with patch.dict(record._loaded, pair=pair):
+        record.work(({}, meta, folder, record.prepare(folder, meta, texts)))
+    return folder
+
+
+def repeated(text: str) -> int:
+    """Characters of a text's end that stood in it before."""
+    return next(n for n in range(len(text) - 1, -1, -1) if text[len(text) - n :] in text[:-1])
+
+
+def repetitive() -> list[dict]:
+    """Of every domain the prompt that repeats the most of itself: its past is recalled at once."""
+    found = embedded.prompts("test")
+    domains = dict.fromkeys(prompt["domain"] for prompt in found)
+    ends = {prompt["id"]: repeated(prompt["prompt"]) for prompt in found}
+    groups = ([prompt for prompt in found if prompt["domain"] == name] for name in domains)
+    return [max(group, key=lambda prompt: ends[prompt["id"]]) for group in groups]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -117,8 +152,14 @@ def test_replay_is_live_decoding_for_every_kind_of_plan(kind, temperature, eos):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_replay_is_live_decoding_for_the_default_menu_on_the_embedded_pair(temperature):
-    assert compare(load_pair(), DEFAULT_MENU, 3, 48, temperature) > 300
+def test_replay_is_live_decoding_for_the_default_menu_on_the_embedded_pair(tmp_path, temperature):
+    pair, texts = load_pair(), repetitive()
+    how = {"max_new_tokens": 32, "temperature": temperature}
+    trace = Trace.read(written(tmp_path, pair, texts, DEFAULT_MENU, **how))
+    assert len(trace.texts) == 7
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 4096 * len(trace)
+    assert trace.shapes["spared"].any() == (temperature == 0)  # where the past drafts alone
+    assert compared(pair, trace, texts, 2, **how) > 200
 
 
 @pytest.mark.parametrize(("kind", "new"), [("near", 10), ("short", 26)])

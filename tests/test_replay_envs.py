@@ -6,7 +6,9 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from traces import costs_of, grained, invented, lettered, recorded
+from live import BUDGETS, HEADS, MENU, heads, several, single
+from test_replay import written
+from traces import costs_of, grained, invented, lettered, prompts, recorded
 
 import envs  # noqa: F401  (registers the environments)
 from envs.cost import price
@@ -120,6 +122,71 @@ def test_where_padding_is_left_out_trees_cost_what_their_mean_does():
         low, high = costs.verifying([int(nodes), int(np.ceil(nodes))], context, 3)
         whole = draft + low + (nodes % 1) * (high - low)
         assert info["seconds"] == pytest.approx(whole / 3)
+
+
+def played(trace, costs, plans: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and seconds [steps, B] under these plans, in batches of 1 and of 3 in turns."""
+    env = ReplayVectorEnv(
+        trace, costs, num_envs=plans.shape[1], loads=(1, 3), learned=False, **options
+    )
+    env.reset(seed=0)
+    at, seconds = np.zeros(plans.shape, int), np.zeros(plans.shape)
+    for step, chosen in enumerate(plans):
+        at[step] = env.engine.at
+        seconds[step] = env.step(chosen)[4]["seconds"]
+    return at, seconds
+
+
+def test_seconds_are_the_priced_ones_and_with_noise_they_vary_as_the_measured_ones_did():
+    trace, costs = recorded(lettered(), count=4), costs_of((1, 3), spread=0.05)
+    plans = np.random.default_rng(0).integers(len(trace.menu), size=(40, 400))
+    alone, first = np.s_[:, ::4], np.s_[:, 1::4]  # who is alone, and the first of each three
+    at, exact = played(trace, costs, plans)
+    priced = price(trace, costs).seconds[at[alone], plans[alone]]
+    np.testing.assert_allclose(exact[alone], priced, rtol=1e-12)
+    same, noisy = played(trace, costs, plans, noise=True)
+    assert (same == at).all()
+    noise = np.log(noisy / exact)
+    for other in (2, 3):  # a batch has its noise in common
+        np.testing.assert_allclose(noise[:, other::4], noise[first], atol=1e-9)
+    own = np.hstack((noise[alone], noise[first]))
+    assert len(np.unique(own)) == own.size, "every cycle of every batch has its own"
+    assert own.std() == pytest.approx(0.05, rel=0.1) and abs(own.mean()) < 0.005
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A recording and prices on disk."""
+    made = written(tmp_path_factory.mktemp("recorded"), lettered(), prompts(3), MENU)
+    costs_of().save(made / "costs.json")
+    return made
+
+
+def both(folder, head: str) -> tuple[ReplayEnv, ReplayVectorEnv]:
+    """The single and the vector environment on what is on disk."""
+    files, options = (folder, folder / "costs.json"), {"plan": HEADS[head], "budgets": BUDGETS}
+    return ReplayEnv(*files, head=head, **options), ReplayVectorEnv(*files, 3, head=head, **options)
+
+
+@heads
+def test_spaces_are_those_of_the_live_environment(head, folder):
+    (one, many), lives = both(folder, head), several(head)
+    for mine, its in ((one, single(head)), (many, lives)):
+        assert mine.observation_space == its.observation_space
+        assert mine.action_space == its.action_space
+    assert many.single_observation_space == lives.single_observation_space
+    assert many.single_action_space == lives.single_action_space
+
+
+@heads
+def test_what_is_on_disk_is_opened_and_stepped_without_models(head, folder, monkeypatch):
+    for place in ("spec_core.pair.load_model", "spec_core.pair.load_pair", "envs.live.load_pair"):
+        monkeypatch.setattr(place, lambda *_, **options: pytest.fail("a model was loaded"))
+    for env in both(folder, head):
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        tokens = sum(np.sum(env.step(env.action_space.sample())[4]["tokens"]) for _ in range(20))
+        assert tokens > 0
 
 
 def test_bad_actions_and_options_are_refused():

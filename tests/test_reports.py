@@ -52,9 +52,12 @@ def test_an_interval_around_zero_is_called_one(full):
 def test_tables_are_sorted_and_complete(full):
     summary, oracle = full["summary"], full["oracle"]
     lines = markdown(summary, oracle).splitlines()
-    assert lines[2].startswith("| ppo |") and lines[-1].startswith("| autoregressive |")
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].endswith("| 38 |") and "oracle" not in markdown(summary)
+    behind = [line for line in lines if line.startswith("| in hindsight: ")]
+    assert behind == lines[2:6] and "| +2.0 |" in behind[2]
+    assert behind[0].startswith("| in hindsight: the oracle") and behind[0].endswith("| 100 |")
+    assert lines[6].startswith("| ppo |") and lines[-1].startswith("| autoregressive |")
+    assert lines[6].endswith("| 38 |") and "oracle" not in markdown(summary)
     for width in (160, 80):  # the last column is there on a usual terminal too
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(table(summary, oracle))

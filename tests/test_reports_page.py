@@ -13,6 +13,7 @@ import pytest
 from results import SPEEDS, results_of, with_extras
 
 from reports import write_report
+from reports.words import hindsight
 
 SECTIONS = [
     "Speed",
@@ -80,6 +81,28 @@ def test_all_policies_domains_and_sections_appear(full, tmp_path):
     assert "the best plan of each domain 133.6 (+2.0 %), of each prompt 137.6 (+5.0 %)" in words
     assert "<b>* ' os'  0.812</b>" in page and "<i>+ 'import'</i>" in page
     assert "└──   ' * '  0.061" in page, "a star in the text is no mark"
+
+
+def column(page: str, caption: str, name: str) -> dict[str, str]:
+    """A column of a table, by the headings of its lines."""
+    inner = page.split(f"<caption>{caption}</caption>")[1].split("</table>")[0]
+    place = re.findall(r'<th scope="col">(.*?)</th>', inner).index(name) - 1
+    lines = re.findall(r'<tr><th scope="row"[^>]*>(.*?)</th>(.*?)</tr>', inner)
+    return {line: re.findall("<td>(.*?)</td>", cells)[place] for line, cells in lines}
+
+
+def test_the_oracle_is_there_by_policy_on_top_and_in_hindsight(full, tmp_path):
+    results = copy.deepcopy(full)
+    shares = {name: (place - 3) / 10 for place, name in enumerate(SPEEDS)}
+    said = {name: f"{10 * (place - 3)} %" for place, name in enumerate(SPEEDS)}
+    del shares["ucb"]
+    results["oracle"]["shares"] = shares
+    page = page_of(results, tmp_path).replace("\N{NO-BREAK SPACE}", " ")
+    assert column(page, "By policy", "oracle gap closed") == said | {"ucb": "-"}
+    assert f"<dt>of the gap to the oracle closed</dt><dd>{said['ppo']}</dd>" in page
+    line = hindsight(results["oracle"])
+    assert f'<p class="note">{line}</p>' in page and "one plan for all 131.0 (+0.0 %)" in line
+    assert line.endswith("the oracle, at every position 152.0 (+16.0 %).")
 
 
 def test_sections_without_data_are_left_out(tmp_path):

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+from forging import forged
 from ruling import CASES, COSTS, STOPPING, Asks, observation, plain, run
 
 import policies
@@ -135,9 +136,15 @@ def test_costs_given_as_an_object_are_written(tmp_path: Path):
 )
 def test_a_tampered_rule_is_refused(tmp_path: Path, change):
     make_rule("thompson").save(tmp_path)
-    file = tmp_path / "policy.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    forged(tmp_path, lambda content: content.update(change))
     with pytest.raises(ValueError, match="not a valid policy"):
+        load_policy(tmp_path)
+
+
+def test_a_rule_that_was_changed_is_refused(tmp_path: Path):
+    make_rule("thompson").save(tmp_path)
+    forged(tmp_path, lambda content: content["arguments"].update(depth=3), sealed=False)
+    with pytest.raises(ValueError, match="not what was exported"):
         load_policy(tmp_path)
 
 

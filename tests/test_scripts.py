@@ -27,9 +27,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, policy):
     process.wait()
     before = json.loads((folder / "state" / "trainer.json").read_text())
     assert before["elapsed"] > 0
-    config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(config.replace("minutes: 5", "minutes: 0.01"))
-    done = run("train.py", f"resume={folder}")
+    refused = run("train.py", f"resume={folder}", "temperature=1")
+    assert refused.returncode == 2 and "goes on as it was configured" in refused.stderr
+    done = run("train.py", f"resume={folder}", "minutes=0.01")
     assert done.returncode == 0, done.stderr
     after = json.loads((folder / "state" / "trainer.json").read_text())
     assert after["elapsed"] >= before["elapsed"]
@@ -89,12 +89,17 @@ def test_recordings_are_made_once_and_learned_from(tmp_path):
         assert ("everything is recorded already" in done.stdout) == (number == 2)
     (shard,) = (tmp_path / "runs" / "recordings").glob("*/shard-*")
     words += [f"traces={shard.parent}", "compare=true"]  # of train prompts, not of those compared
+    cut = shard.with_name("shard-cut.safetensors")
+    cut.write_bytes(shard.read_bytes()[:-9])
+    refused = run("train.py", *words, f"folder={tmp_path / 'refused'}", cwd=tmp_path)
+    assert refused.returncode == 2 and f"{cut.name}: truncated" in refused.stderr
+    words += ["skip_broken=true"]
     done = run("train.py", *words, f"folder={tmp_path / 'given'}", cwd=tmp_path)
     assert done.returncode == 0 and "best_static" in done.stdout, done.stderr
 
 
 @pytest.mark.slow
-def test_an_evaluation_knows_the_oracle_of_its_own_recording_only(tmp_path):
+def test_an_evaluation_knows_the_oracle_of_its_own_recording_and_nobody_learns_from_it(tmp_path):
     traces, cost = tmp_path / "traces", ROOT / "benchmarks" / "costs" / "epyc-1-thread.json"
     words = ["--split", "test", "--limit", "7", "--max-new-tokens", "16", "--out", str(traces)]
     record = [sys.executable, "-m", "envs.record", "--menu", "ar", "chain-4", "chain-8", *words]
@@ -113,6 +118,10 @@ def test_an_evaluation_knows_the_oracle_of_its_own_recording_only(tmp_path):
     assert done.returncode == 0, done.stderr
     oracle = json.loads((tmp_path / "e" / "results.json").read_text())["oracle"]
     assert oracle["shares"]["best_static"] == 0 and oracle["lead_oracle"] > 1
+    words = ["policy=table", "env=replay", f"traces={traces}", f"cost={cost}", "logger=none"]
+    words += ["static=chain-4", "max_new_tokens=16", f"runs={tmp_path}"]
+    done = run("train.py", *words, "menu.plans=[ar,chain-4,chain-8]")  # who would learn from it
+    assert done.returncode == 2 and "train and test must not share prompts" in done.stderr
 
 
 @pytest.mark.slow

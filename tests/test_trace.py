@@ -101,7 +101,7 @@ def test_runs_merge_where_they_agree(tiny, tmp_path):
     assert len(Trace.read(folder, strict=False).texts) == 4
 
 
-def test_a_truncated_shard_is_named(tiny):
+def test_a_truncated_shard_is_named(tiny, capsys):
     jobs, folder, _ = tiny
     list(cli.run(jobs(4), 1))
     file = sorted(folder.glob("shard-*"))[0]
@@ -111,6 +111,8 @@ def test_a_truncated_shard_is_named(tiny):
             Trace.read(folder)
         assert len(Trace.read(folder, skip_broken=True).texts) == 2
     list(cli.run(jobs(4), 1))  # and recorded anew
+    said = capsys.readouterr().err
+    assert said.count(f"{file.name} cannot be read") == 1 and file.with_suffix(".broken").exists()
     assert len(Trace.read(folder).texts) == 4
 
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from processes import QUICK, run, started
 
+from harness.loggers import make_logger
 from spec_core import load_policy
 
 
@@ -42,7 +44,8 @@ def test_a_run_leaves_results_a_report_a_policy_and_a_wandb_run(tmp_path):
     (about,) = of_kind(records, "run")
     assert about["config"]["update"]["policy"]["name"] == "linucb"
     logged = json.dumps(of_kind(records, "history") + of_kind(records, "summary"))
-    for name in ("env_step", "dev/learned", "eval/linucb/tokens_per_second", "comparison"):
+    names = ["env_step", "train/tokens_per_second", "dev/learned", "comparison"]
+    for name in (*names, "eval/linucb/tokens_per_second"):
         assert name in logged, name
     kinds = {artifact["type"]: artifact for artifact in of_kind(records, "artifact")}
     files = {file["path"] for file in kinds["policy"]["manifest"]["contents"]}
@@ -95,3 +98,26 @@ def test_a_server_out_of_reach_does_not_stop_a_run(tmp_path):
     assert "logging offline" in done.stderr
     load_policy(folder / "policy")
     assert list((folder / "wandb").glob("offline-run-*"))
+
+
+class Gone:
+    """A W&B run whose server has gone away."""
+
+    id = "gone"
+
+    def define_metric(self, *names, **more) -> None: ...
+
+    def log(self, *metrics) -> None:
+        raise ConnectionError("no route to host")
+
+    finish = log
+
+
+def test_a_server_that_goes_away_does_not_stop_a_run(tmp_path, monkeypatch, capsys):
+    anything = dict.fromkeys(("Settings", "Table"), lambda **_: None)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: Gone(), **anything))
+    logger = make_logger("wandb", {}, tmp_path, project="any", mode="offline")
+    logger.log(1, {"train/reward": 1.0})
+    logger.finish({"speedup": 1.0}, [{"policy": "any"}], tmp_path)
+    logger.close()
+    assert capsys.readouterr().err.count("no route to host; the run goes on without it") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from policies.learners.base import Learner, Progress, Seat, Watch
 
-__all__ = ["LEARNERS", "Learner", "Progress", "Seat", "Watch", "make_learner"]
+__all__ = ["LEARNERS", "Learner", "Progress", "Seat", "Watch", "checked", "make_learner"]
 
 LEARNERS = {
     "ppo": "policies.learners.sb3.algorithms:PPO",
@@ -34,6 +35,11 @@ LEARNERS = {
 
 def make_learner(name: str, env: VectorEnv, seed: int = 0, **arguments: Any) -> Learner:
     """The learner of that name for this env; it learns when `learn` is called."""
+    return checked(name, arguments)(Seat.of(env), seed, **arguments)
+
+
+def checked(name: str, arguments: Iterable[str] = ()) -> Any:
+    """The class of that name, if it takes these arguments."""
     if name not in LEARNERS:
         raise ValueError(_unknown("learner", name, list(LEARNERS)))
     module, _, attribute = LEARNERS[name].partition(":")
@@ -45,7 +51,7 @@ def make_learner(name: str, env: VectorEnv, seed: int = 0, **arguments: Any) -> 
     for argument in arguments:
         if argument not in known:
             raise ValueError(_unknown(f"argument of {name}", argument, known))
-    return made(Seat.of(env), seed, **arguments)
+    return made
 
 
 def _unknown(what: str, given: str, known: list[str]) -> str:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spec_core.policy import FORMAT, KINDS, Policy
+from spec_core import policy
+from spec_core.policy import KINDS, Policy
 
 if TYPE_CHECKING:
     from policies.rules.base import Rule
@@ -15,16 +16,11 @@ if TYPE_CHECKING:
 def write(rule: Rule, folder: str | Path) -> None:
     """Write policy.json."""
     assert rule.name, "only what make_rule made can be written"
-    content: dict[str, Any] = {
-        "format": FORMAT, "kind": "rule", "name": rule.name, "arguments": rule.arguments,
-    }  # fmt: skip
+    about = {"kind": "rule", "name": rule.name, "arguments": rule.arguments}
     state = rule.state()
     if state:
-        content["state"] = state
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1, default=lambda part: part.content)
-    (path / "policy.json").write_text(text + "\n")
+        about["state"] = state
+    policy.write(folder, json.loads(json.dumps(about, default=lambda part: part.content)))
 
 
 def read(content: dict, folder: Path) -> Policy:
