@@ -9,6 +9,7 @@ from reports.table import markdown
 from reports.words import percent, ranking, signed, spread
 
 LONG = 12  # rows from which on a table is folded
+BEST = ("policies-t0-best", "policies-t1-best")
 DEFAULT = "ppo_by_default"
 PRICED = (
     "In hindsight: by prices, on these prompts' recordings, of the recorded menu's plans; the "
@@ -19,8 +20,9 @@ Content = dict[str, Any]
 
 def summary(files: dict[str, Content]) -> str:
     """The best policies in a few lines, a column for each of the files named here."""
-    columns = [files[name] for name in ("policies-t0-best", "policies-t1-best")]
-    lines = ["| " + " | ".join(["", *map(_temperature, columns)]) + " |", "|---|---|---|"]
+    columns = [files[name] for name in BEST if name in files]
+    lines = ["| " + " | ".join(["", *map(_temperature, columns)]) + " |"]
+    lines.append("|---" * (1 + len(columns)) + "|")
     for what, cell in (
         ("best static plan, tuned on dev", _static),
         ("best learned policy, over it", _learned),

@@ -130,7 +130,8 @@ class Engine:
             self.known = self.extractor.observe(question)
         answer = self.head.settled(question)
         view = self.head.view(question, self.known) if answer is None else None
-        if answer is not None or not self.decision_seconds or self.head.trims:
+        unpriced = not self.decision_seconds or self.head.trims or self.extractor.projections
+        if answer is not None or unpriced:
             self.looks.append((start, self.session.clock.mark()))
         if isinstance(question, Observation):
             self._look_back(question)

@@ -126,7 +126,7 @@ def measure(
 def brief(pair: Pair, batch: int, temperature: float) -> Costs:
     """What a learned policy's decisions cost at one batch size, and as good as nothing else."""
     sizes = {"batches": [batch], "contexts": [64], "widths": [1], "levels": [1], "nodes": [1]}
-    return measure(pair, sizes, BRIEF, temperature)
+    return measure(pair, sizes, BRIEF, temperature, seconds=30.0)
 
 
 def cells_of(

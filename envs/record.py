@@ -57,7 +57,8 @@ def prepare(folder: Path, meta: Meta, prompts: list[Prompt]) -> list[Prompt]:
 def aside(folder: Path) -> None:
     """Name the shards that cannot be read, and move them out of the way."""
     for path in broken(folder):
-        path.replace(path.with_suffix(".broken"))
+        with suppress(FileNotFoundError):  # another recorder was quicker
+            path.replace(path.with_suffix(".broken"))
         print(f"{path} cannot be read: its prompts are recorded again", file=sys.stderr)
 
 

@@ -131,6 +131,8 @@ class Shard:
                 about = file.metadata()
             content, texts = json.loads(about["meta"]), json.loads(about["texts"])
             return cls(path, Meta.read(content, path), [Text(**text) for text in texts])
+        except PermissionError:
+            raise
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise BrokenShard(
                 f"{path}: truncated or not a shard ({type(error).__name__}); delete it and record "

@@ -39,14 +39,21 @@ def env_name(config: Any, about: dict[str, Any]) -> str:
 
 def check(config: Any, bench: Bench, about: dict[str, Any]) -> None:
     """Refuse before anything takes time what a learner's environment would refuse later."""
+    from envs.cost import Costs, price
     from policies.learners import checked
 
     checked(about["name"], about.get("arguments") or {})
     read_name(config.env.plan)
-    build.make_menu(config, bench)
-    build.make_prompts(config, "train")
-    if config.traces:
-        _trace(config, bench, Path(config.traces))
+    menu = build.make_menu(config, bench)
+    replays = env_name(config, about) == "replay"
+    if not (replays and config.traces):
+        build.make_prompts(config, "train")
+    if not config.traces or not (replays or config.pretrain):
+        return
+    trace = _trace(config, bench, Path(config.traces))
+    if config.cost and (about.get("head") or config.env.head) == "menu":
+        for load in config.loads or [config.batch_size]:
+            price(trace.with_menu(menu), Costs.read(Path(config.cost)), load)
 
 
 def _live(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
@@ -69,13 +76,17 @@ def _deciding(config: Any, bench: Bench, head: str, stop: Stop) -> float:
     from envs.calibrate import brief
     from envs.cost import Costs
 
+    if bench.pair.drafter is None:
+        return 0.0
     loads = list(config.loads or [config.batch_size])
     if config.cost or config.pretrain:
         costs = config.cost or recordings(config, build.make_menu(config, bench), loads, stop)[1]
         table = Costs.read(Path(costs))
     else:
+        loads = [config.batch_size]
         table = brief(bench.pair, loads[0], bench.workload.temperature)
-    return (table.deciding if head == "menu" else table.asking)(loads[0])
+    price = (table.deciding if head == "menu" else table.asking)(loads[0])
+    return max(price, 1e-9)  # 0 would mean that there is no price
 
 
 def _batch(config: Any, size: int) -> dict[str, Any]:

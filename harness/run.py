@@ -37,6 +37,7 @@ from spec_core.prompts import spread
 
 MORE = ("minutes", "steps")
 ANEW = (*MORE, "compare")  # what a resumed run may be told anew
+ENDED = ("evaluating", "done")  # stages in which nothing is learned any more
 
 
 def say(text: str) -> None:
@@ -74,14 +75,13 @@ def resumed(config: Any, given: Sequence[str] = ()) -> Any:
         raise ValueError(f"{config.resume}: nothing was trained there; give resume=<run folder>")
     for override in given:
         name = override.partition("=")[0]
-        if name not in (*ANEW, "resume"):
+        if name not in (*ANEW, "resume", "launcher"):
             raise ValueError(
                 f"{override}: a resumed run goes on as it was configured; only "
                 f"{', '.join(ANEW)} may be given anew"
             )
-        saved[name] = config[name]
-        if name in MORE:  # also where it had come to its end
-            RunFolder(Path(config.resume)).status("training")
+        if name in ANEW:
+            saved[name] = config[name]
     for name in config:
         if name not in saved:  # an older run
             saved[name] = config[name]
@@ -95,6 +95,11 @@ def train(
     """Tune the static plan, learn, export and compare; returns the summary."""
     if config.resume:
         config = resumed(config, given)
+        stage = _stage(RunFolder(Path(config.resume)))
+        more = any(override.startswith(tuple(f"{name}=" for name in MORE)) for override in given)
+    else:
+        stage, more = "", True
+    learns = more or stage not in ENDED
     about = plain(config)
     for name in config.baselines:  # what is wrong is said before anything takes time
         build.make_policy(name, Fixed(AUTOREGRESSIVE))
@@ -106,10 +111,12 @@ def train(
         pair = build.make_pair(config)
         bench = build.make_bench(config, pair)
         dev, test = build.make_prompts(config, "dev"), build.make_prompts(config, "test")
-        if about["policy"]["kind"] == "learner":
+        if about["policy"]["kind"] == "learner" and learns:
             environments.check(config, bench, about["policy"])
-        if config.cost:
-            _prices(config, pair)
+            if config.cost:
+                _prices(config, pair)
+        if more and stage in ENDED:  # it had come to its end
+            folder.status("training")
         logger = _logger(about, folder, output)
         tick = ticking(stop)
         try:
@@ -187,7 +194,7 @@ def _learn(
         if hasattr(policy, "save"):
             policy.save(folder.path / "policy")
         return policy
-    if _stage(folder) not in ("evaluating", "done"):
+    if _stage(folder) not in ENDED:
         _train_learner(config, about, bench, dev, static, folder, logger, stop)
     exported = folder.whole("policy")
     assert exported is not None, "training ends with a probe, which exports"

@@ -81,14 +81,15 @@ def _cells(summary: Summary, name: str, oracle: Mapping[str, Any] | None) -> lis
 
 def _hindsight(summary: Summary, oracle: Mapping[str, Any]) -> list[list[str]]:
     """Lines of the oracle and of static plans chosen afterwards, by prices."""
-    plain_speed = summary["policies"][summary["baseline"]]["tokens_per_second"]["value"]
+    baseline = summary["policies"].get(summary["baseline"])
     lines, top = list[list[str]](), oracle["lead_oracle"] - 1
     for name, key in reversed(HINDSIGHT.items()):
         lead = oracle[f"lead_{key}"]
         rate, share = lead * oracle["static"], percent((lead - 1) / top, 0).removesuffix(" %")
         over = signed(lead).removesuffix(" %")
         named = f"in hindsight: {name}"
-        lines.append([named, speed(rate), "-", plain(rate / plain_speed), over, "-", "-", share])
+        times = rate / baseline["tokens_per_second"]["value"] if baseline else None
+        lines.append([named, speed(rate), "-", plain(times), over, "-", "-", share])
     return lines
 
 

@@ -101,7 +101,7 @@ def write(folder: str | Path, about: dict, weights: bytes = b"") -> None:
 
 def _check(content: dict, folder: Path) -> None:
     """Refuse what was changed since it was exported."""
-    weights = b"" if content["kind"] in ("fixed", "rule") else (folder / WEIGHTS).read_bytes()
+    weights = (folder / WEIGHTS).read_bytes() if KINDS[content["kind"]] is _learned else b""
     if seal({k: v for k, v in content.items() if k != "sha256"}, weights) != content["sha256"]:
         both = f"it and {WEIGHTS} are not what was exported together"
         raise ValueError(both if weights else "it is not what was exported")

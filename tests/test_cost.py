@@ -97,6 +97,10 @@ def everything(menu: Menu, longest: int) -> Trace:
     return replace(trace, prompt=starts, limit=starts + 99, shapes=trace.shapes | shapes)
 
 
+def test_there_are_committed_tables():
+    assert TABLES
+
+
 @pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
 def test_every_committed_table_prices_the_default_menu(file):
     costs = Costs.read(file)

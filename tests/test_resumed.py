@@ -28,16 +28,16 @@ def test_a_resumed_run_is_what_it_was_and_knows_newer_settings(config, tmp_path)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
 
 
-def test_more_time_lets_a_finished_run_go_on(config, tmp_path):
-    found = resumed(config, [f"resume={tmp_path}", "minutes=9"])
+def test_more_time_may_be_given(config, tmp_path):
+    found = resumed(config, [f"resume={tmp_path}", "minutes=9", "launcher=slurm"])
     assert (found.minutes, found.steps) == (9.0, 5)
-    assert json.loads((tmp_path / "status.json").read_text())["state"] == "training"
 
 
 @pytest.mark.parametrize("override", ["temperature=1", "policy=ppo", "+policy.arguments.x=1"])
-def test_other_settings_beside_it_are_refused(config, override):
+def test_other_settings_beside_it_are_refused_and_nothing_is_touched(config, tmp_path, override):
     with pytest.raises(ValueError, match="goes on as it was configured"):
-        resumed(config, [override])
+        resumed(config, ["minutes=9", override])
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
 
 
 def test_the_folder_of_a_comparison_is_refused(config, tmp_path):
