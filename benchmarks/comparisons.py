@@ -27,7 +27,7 @@ def summary(files: dict[str, Content]) -> str:
         ("best static plan, tuned on dev", _static),
         ("best learned policy, over it", _learned),
         ("the static plan once more, over itself", _again),
-        ("what `python train.py policy=ppo` leaves, over the best learned policy", _default),
+        ("`python train.py policy=ppo` as it is, of the best learned policy's speed", _default),
         ("the oracle in hindsight, over the static plan", _oracle),
         ("time of the best learned policy's decisions", _time),
     ):

@@ -87,7 +87,8 @@ def _hindsight(summary: Summary, oracle: Mapping[str, Any]) -> list[list[str]]:
         lead = oracle[f"lead_{key}"]
         rate, share = lead * oracle["static"], percent((lead - 1) / top, 0).removesuffix(" %")
         over = signed(lead).removesuffix(" %")
-        named = f"in hindsight: {name}"
+        whole = name.replace("of each prompt", "the best plan of each prompt")
+        named = f"in hindsight: {whole}"
         times = rate / baseline["tokens_per_second"]["value"] if baseline else None
         lines.append([named, speed(rate), "-", plain(times), over, "-", "-", share])
     return lines
