@@ -76,12 +76,12 @@ def _deciding(config: Any, bench: Bench, head: str, stop: Stop) -> float:
     from envs.calibrate import brief
     from envs.cost import Costs
 
-    if bench.pair.drafter is None:
-        return 0.0
     loads = list(config.loads or [config.batch_size])
     if config.cost or config.pretrain:
         costs = config.cost or recordings(config, build.make_menu(config, bench), loads, stop)[1]
         table = Costs.read(Path(costs))
+    elif bench.pair.drafter is None:
+        return 0.0
     else:
         loads = [config.batch_size]
         table = brief(bench.pair, loads[0], bench.workload.temperature)
