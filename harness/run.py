@@ -19,6 +19,7 @@ from harness.folder import RunFolder
 from harness.gap import Recording
 from harness.loggers import Logger, make_logger
 from harness.looks import on_dev
+from harness.resuming import resumed, wants_more
 from harness.training import (
     LOOKS,
     Budget,
@@ -35,8 +36,6 @@ from spec_core.plan import AUTOREGRESSIVE
 from spec_core.policy import Fixed, Policy
 from spec_core.prompts import spread
 
-MORE = ("minutes", "steps")
-ANEW = (*MORE, "compare")  # what a resumed run may be told anew
 ENDED = ("evaluating", "done")  # stages in which nothing is learned any more
 
 
@@ -63,32 +62,6 @@ def open_folder(config: Any, name: str, output: str | None) -> RunFolder:
     return folder
 
 
-def resumed(config: Any, given: Sequence[str] = ()) -> Any:
-    """The configuration of the run that is to be resumed; given: the overrides beside it."""
-    from omegaconf import OmegaConf
-
-    file = Path(config.resume) / "config.yaml"
-    if not file.is_file():
-        raise ValueError(f"{config.resume}: no config.yaml there; give resume=<run folder>")
-    saved: Any = OmegaConf.load(file)
-    if "policy" not in saved:
-        raise ValueError(f"{config.resume}: nothing was trained there; give resume=<run folder>")
-    for override in given:
-        name = override.partition("=")[0]
-        if name not in (*ANEW, "resume", "launcher"):
-            raise ValueError(
-                f"{override}: a resumed run goes on as it was configured; only "
-                f"{', '.join(ANEW)} may be given anew"
-            )
-        if name in ANEW:
-            saved[name] = config[name]
-    for name in config:
-        if name not in saved:  # an older run
-            saved[name] = config[name]
-    saved.folder, saved.resume = config.resume, config.resume
-    return saved
-
-
 def train(
     config: Any, output: str | None = None, given: Sequence[str] = ()
 ) -> dict[str, Any]:  # fmt: skip
@@ -96,7 +69,7 @@ def train(
     if config.resume:
         config = resumed(config, given)
         stage = _stage(RunFolder(Path(config.resume)))
-        more = any(override.startswith(tuple(f"{name}=" for name in MORE)) for override in given)
+        more = wants_more(given)
     else:
         stage, more = "", True
     learns = more or stage not in ENDED

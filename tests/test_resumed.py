@@ -7,7 +7,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from harness.run import resumed
+from harness.resuming import resumed, wants_more
 
 NOW = {"minutes": 9.0, "steps": 7, "compare": True, "temperature": 0.0, "new": "default"}
 SAVED = {"policy": {"name": "linucb"}, "minutes": 1.0, "steps": 5, "temperature": 0.5}
@@ -31,6 +31,7 @@ def test_a_resumed_run_is_what_it_was_and_knows_newer_settings(config, tmp_path)
 def test_more_time_may_be_given(config, tmp_path):
     found = resumed(config, [f"resume={tmp_path}", "minutes=9", "launcher=slurm"])
     assert (found.minutes, found.steps) == (9.0, 5)
+    assert wants_more(["minutes=9"]) and not wants_more(["compare=true", f"resume={tmp_path}"])
 
 
 @pytest.mark.parametrize("override", ["temperature=1", "policy=ppo", "+policy.arguments.x=1"])
