@@ -11,6 +11,7 @@ from reports.words import percent, ranking, signed, spread
 LONG = 12  # rows from which on a table is folded
 BEST = ("policies-t0-best", "policies-t1-best")
 DEFAULT = "ppo_by_default"
+COMMAND = "`python train.py policy=ppo` (at T = 1 with `experiment=sampled`)"
 PRICED = (
     "In hindsight: by prices, on these prompts' recordings, of the recorded menu's plans; the "
     "static plan's speed is the live one."
@@ -27,7 +28,7 @@ def summary(files: dict[str, Content]) -> str:
         ("best static plan, tuned on dev", _static),
         ("best learned policy, over it", _learned),
         ("the static plan once more, over itself", _again),
-        ("`python train.py policy=ppo` as it is, of the best learned policy's speed", _default),
+        (f"{COMMAND}, of the best learned policy's speed", _default),
         ("the oracle in hindsight, over the static plan", _oracle),
         ("time of the best learned policy's decisions", _time),
     ):

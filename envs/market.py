@@ -27,6 +27,7 @@ class Batches:
     """Texts in batches: `loads` are the sizes that there are, `places` says which one each has."""
 
     def __init__(self, loads: Sequence[int], places: Sequence[int] | Ints) -> None:
+        self.loads, self.places = loads, places
         self.sizes = np.array(loads)[places]
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.place = np.repeat(places, self.sizes)  # [B] which load
@@ -54,6 +55,10 @@ class Batches:
                 f"take a multiple of {sum(loads)}"
             )
         return cls(loads, places)
+
+    def dealt(self, chance: np.random.Generator) -> Batches:
+        """The same sizes, each somewhere else: who is in which batch, and under which load."""
+        return Batches(self.loads, chance.permutation(self.places))
 
     def most(self, values: NDArray) -> NDArray:
         """[batches] the largest of each batch's values [B]; of truths, whether any is."""

@@ -36,10 +36,14 @@ class Replay:
 
     def __init__(
         self, head: Head, market: Market, batches: Batches, reward: Reward, seed: int = 0,
-        spread: float = 0.0,
+        spread: float = 0.0, shift: int = 0,
     ) -> None:  # fmt: skip
-        """spread: of the seconds, relative; 0: as in the table."""
+        """spread: of the seconds, relative; 0: as in the table.
+
+        shift: steps after which loads are dealt anew, between cycles; 0: never.
+        """
         self.trace, self.head, self.market, self.batches = head.trace, head, market, batches
+        self.first_batches, self.shift = batches, shift
         self.books, self.spread = Books(reward, head.per_cycle), spread
         self.num_envs = len(batches.load)
         self.size = len(FEATURES) + head.extra
@@ -76,6 +80,8 @@ class Replay:
 
     def _open(self) -> None:
         """Everybody on the next texts."""
+        self.steps, self.deals = 0, np.random.default_rng((self.seed, self.taken, 1))
+        self._regroup(self.first_batches)
         self.texts = self.take(self.num_envs)
         self.at = self.trace.first[self.texts]
         self.history, self.first = fresh(self.num_envs), np.ones(self.num_envs, np.float32)
@@ -95,6 +101,10 @@ class Replay:
         self.books.turn()
         self._run(self.head.answer(actions))
         rewards, figures = self.books.settle()
+        self.steps += 1
+        if self.shift and self.steps % self.shift == 0:
+            self._regroup(self.batches.dealt(self.deals))
+            self._look()
         return Step(self.features, rewards, self.books.over, figures, self.books.final, texts)
 
     def _run(self, done: Mask) -> None:
@@ -108,6 +118,14 @@ class Replay:
                     "lower the plan's threshold, or widen doubt"
                 )
             done = done & ~self.head.begin(self.at, done)
+        self._look()
+
+    def _regroup(self, batches: Batches) -> None:
+        self.batches = batches
+        if self.shift:
+            self.books.reward.regroup(batches.place)
+
+    def _look(self) -> None:
         rows = np.arange(self.num_envs)
         self.features = self.head.view(self._known(rows, self.trace.lengths[self.at]))
 

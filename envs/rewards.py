@@ -31,6 +31,9 @@ class Reward(Protocol):
     def begin(self) -> None:
         """All environments were reset: episodes begin anew, what was learnt of the clock stays."""
 
+    def regroup(self, loads: NDArray[np.int64]) -> None:
+        """Texts go on under other loads, [num_envs] places; for environments with several."""
+
     def state(self) -> dict[str, Any]:
         """What `restore` needs, fit for JSON."""
 
@@ -129,6 +132,12 @@ class TokensPerSecond:
             return common
         return (self.seconds + self.prior * common) / (self.tokens + self.prior)
 
+    def regroup(self, loads: NDArray[np.int64]) -> None:
+        """Texts keep their paces relative to those of their loads."""
+        common = ratio(np.ones(len(self.rates)), self.values)
+        moved = ratio(common[loads], common[self.loads])
+        self.seconds, self.loads = self.seconds * moved, loads
+
     def begin(self) -> None:
         """Forget the paces of the texts that were not finished."""
         self.tokens[:] = self.seconds[:] = 0.0
@@ -159,6 +168,9 @@ class Telescoped:
         self.tokens[over] = self.seconds[over] = 0.0
         return made
 
+    def regroup(self, loads: NDArray[np.int64]) -> None:
+        """An episode's tokens per second are those of whatever loads it had."""
+
     def begin(self) -> None:
         """Forget the episodes that were not finished."""
         self.tokens[:] = self.seconds[:] = 0.0
@@ -181,6 +193,9 @@ class CycleRate:
     def __call__(self, tokens: Floats, seconds: Floats, counted: Mask, over: Mask) -> Floats:
         """Rewards [B]."""
         return ratio(tokens, seconds)
+
+    def regroup(self, loads: NDArray[np.int64]) -> None:
+        """Nothing belongs to a load."""
 
     def begin(self) -> None:
         """Nothing belongs to an episode."""

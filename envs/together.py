@@ -23,10 +23,15 @@ class Together:
     def __init__(self, engine: Any, batches: Batches) -> None:
         if engine.head.name != "menu":
             raise ValueError(f"a batch decides together with head=menu, not {engine.head.name}")
-        self.engine, self.batches, self.num_envs = engine, batches, len(batches.sizes)
+        self.engine, self.fixed, self.num_envs = engine, batches, len(batches.sizes)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
+
+    @property
+    def batches(self) -> Batches:
+        """As they are now: an engine may deal them anew after a step."""
+        return getattr(self.engine, "batches", self.fixed)
 
     def reset(self, seed: int | None = None) -> Array:
         """All batches begin with texts of their own."""
@@ -36,7 +41,8 @@ class Together:
         """Take one decision per batch and run its cycle."""
         if actions.shape != (self.num_envs,):
             raise ValueError(f"actions must be {self.num_envs} whole numbers, not {actions}")
-        step, means = self.engine.step(self.batches.spread(actions)), self.batches.means
+        means = self.batches.means
+        step = self.engine.step(self.batches.spread(actions))
         seen, never = self._seen(step.features), np.zeros(self.num_envs, bool)
         return replace(
             step, features=seen, rewards=means(step.rewards), over=never,

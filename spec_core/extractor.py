@@ -6,17 +6,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spec_core.facts import at_hand, facts, source, stop_logits
+from spec_core.facts import address, at_hand, facts, sources, stop_logits
 from spec_core.features import (
     FEATURES,
     FRESH,
     Array,
     Wide,
     along,
-    fill,
-    follow,
     moved,
+    onward,
     place_level,
 )
 from spec_core.tree import Line
@@ -26,14 +26,18 @@ if TYPE_CHECKING:
 
     from spec_core.session import Observation, Outcome
 
+NEW = FRESH, address(FRESH)  # of who has not been in a cycle; only read
+NOWHERE = (0,) * 11  # nothing of `sources` is looked at
+
 
 @cache
 def ready() -> None:
     """Have the machine code at hand before a clock runs; once for all."""
     rows, numbers = np.zeros((1, len(FEATURES)), np.float32), np.zeros(16, np.float32)
-    history, place = FRESH.copy(), numbers.ctypes.data
-    follow(rows, 0, history, 1, 1, 1, 0.0, place, 0, 0, 1, 0, 0, 0, place, len(numbers), 0)
-    fill(rows, 0, history, 1, 1, 1, 0.0, True)
+    place, history = numbers.ctypes.data, FRESH.copy()
+    for again in (0, -1):
+        texts = np.array([(address(history), 1, 1, 1, again, 0, 0, 0, 0)])
+        onward(rows, texts, 0.0, (place, 0, 0, place, 1, len(numbers), *NOWHERE[6:]))
     place_level(rows, 0, 1, 0.0, 0.0, 1.0, 1.0, place, len(numbers))
     rehearse(along, len(FEATURES))
 
@@ -54,7 +58,7 @@ class Extractor:
     def __init__(self, projections: int = 0, room: int = 0) -> None:
         ready()
         self.projections = projections  # low-rank features of the target's last hidden state
-        self.requests: dict[int, Wide] = {}
+        self.requests: dict[int, tuple[Wide, int]] = {}  # histories, and where they are
         self.hidden: dict[int, Array] = {}
         self.seen: list | None = None  # the last outcome's paths; to hold all of it costs time
         self.places: dict[int, int] = {}  # in that outcome, of requests that nobody looked at since
@@ -80,20 +84,30 @@ class Extractor:
             self.requests, self.hidden, self.near, self.places = {}, {}, None, {}
         elif last.path is not self.seen:
             self.places, self.seen = self._learn(last), last.path
-        rows, batch, heat = observation.rows, len(observation.rows), float(observation.temperature)
-        if len(self.rows) != batch:
-            self.rows = np.zeros((batch, self.rows.shape[1]), np.float32)
-        for b, row in enumerate(rows):
-            history, first = self.requests.get(row, FRESH), row not in self.requests
-            length, remaining = observation.lengths[b], observation.remaining[b]
-            if last is not None and row in self.places:
-                where = source(last, self.places.pop(row))
-                follow(self.rows, b, history, length, remaining, batch, heat, *where)
-            else:
-                fill(self.rows, b, history, length, remaining, batch, heat, first)
-            if self.projections:
-                self.rows[b, len(FEATURES) : self.size] = self.hidden.get(row, 0)
+        if len(self.rows) != observation.batch:
+            self.rows = np.zeros((observation.batch, self.rows.shape[1]), np.float32)
+        where = sources(last) if last is not None and self.places else NOWHERE
+        onward(self.rows, self._texts(observation), float(observation.temperature), where)
+        if self.projections:
+            for known, row in zip(self.rows, observation.rows, strict=True):
+                known[len(FEATURES) : self.size] = self.hidden.get(row, 0)
         return self.rows
+
+    def _texts(self, observation: Observation) -> NDArray[np.int64]:
+        """What `onward` reads of every sequence."""
+        last, texts = observation.last, []
+        for b, row in enumerate(observation.rows):
+            length, remaining = observation.lengths[b], observation.remaining[b]
+            _, where = self.requests.get(row, NEW)
+            place = self.places.pop(row, -1)
+            if last is None or place < 0:
+                first = int(row not in self.requests)
+                texts.append((where, length, remaining, first, -1, 0, 0, 0, 0))
+                continue
+            path = last.path[place]
+            stop, seen = path[-1] if path else 0, (last.drafted[place], last.bonus[place])
+            texts.append((where, length, remaining, 0, place, stop, len(path), *seen))
+        return np.array(texts)
 
     def glance(self, observation: Observation, move: Callable) -> Any:
         """What `along`, or who calls it, says of the only text after a chain, read where it is.
@@ -103,14 +117,14 @@ class Extractor:
         last, rows = observation.last, observation.rows
         if last is None or type(last.tree) is not Line or type(last.scored) is not np.ndarray:
             return None
-        history = self.requests.get(rows[0])
-        if history is None or last.path is self.seen or self.projections:
+        mine = self.requests.get(rows[0])
+        if mine is None or last.path is self.seen or self.projections:
             return None
         if last.rows != rows or len(self.rows) != 1:
             return None
         self.seen, self.places = last.path, {}
         return move(
-            self.rows, history, observation.lengths[0], observation.remaining[0],
+            self.rows, mine[0], observation.lengths[0], observation.remaining[0],
             float(observation.temperature), last.tree.path, last.scored, last.accepted[0],
             last.bonus[0],
         )  # fmt: skip
@@ -121,13 +135,15 @@ class Extractor:
             self.near = at_hand(outcome)
         for row in outcome.rows:
             if row not in self.requests:
-                self.requests[row] = FRESH.copy()
+                history = FRESH.copy()
+                self.requests[row] = history, address(history)
         if self.projections:
             self.hidden |= dict(zip(outcome.rows, self._project(outcome), strict=True))
         if self.near:
             return {row: b for b, row in enumerate(outcome.rows)}
         for row, seen in zip(outcome.rows, facts(outcome), strict=True):
-            self.requests[row][:] = moved(self.requests[row], seen)
+            history, _ = self.requests[row]
+            history[:] = moved(history, seen)
         return {}
 
     def _project(self, outcome: Outcome) -> Array:

@@ -83,7 +83,8 @@ def facts(outcome: Outcome) -> list[Facts]:
     tree, found = on_host(outcome.tree), list[Facts]()
     for b, path in enumerate(outcome.path):
         stop, hit = path[-1] if path else 0, len(path)
-        shape = drawn(*_tree(tree, b), tree.nodes, stop, hit)
+        scores, *above = [0 if part is None else address(part, b) for part in _tree(tree)]
+        shape = drawn(scores, *above, tree.nodes, stop, hit)
         found.append(Facts._make((hit, outcome.drafted[b], *shape, *said[b])))
     return found
 
@@ -104,23 +105,43 @@ def at_hand(outcome: Outcome) -> bool:
 
 def source(outcome: Outcome, b: int) -> tuple[int, ...]:
     """What `read` wants of a sequence, while the outcome is kept."""
-    path, (_, nodes, size) = outcome.path[b], outcome.scored.shape
-    stop = path[-1] if path else 0
-    logits = address(outcome.scored, b, stop)
-    tree, hit, drafted = _tree(outcome.tree, b), len(path), outcome.drafted[b]
-    return *tree, nodes, stop, hit, drafted, logits, size, outcome.bonus[b]
+    path = outcome.path[b]
+    stop, hit, drafted = path[-1] if path else 0, len(path), outcome.drafted[b]
+    return pick(sources(outcome), b, stop, hit, drafted, outcome.bonus[b])
 
 
-def _tree(tree: Tree, b: int) -> tuple[int, int, int]:
-    """Where a sequence's scores, parents and depths are; a chain's are known without."""
+@compiled
+def pick(sources, b, stop, hit, drafted, token):  # type: ignore[no-untyped-def]
+    """What `read` wants of sequence b, of what `sources` says of all."""
+    scores, parents, depths, logits, nodes, size, by, above, below, row, node = sources
+    tree = scores + b * by, parents + b * above, depths + b * below
+    return (*tree, nodes, stop, hit, drafted, logits + b * row + stop * node, size, token)
+
+
+def sources(outcome: Outcome) -> tuple[int, ...]:
+    """Where the scores, parents, depths and logits of a batch are, and the bytes of their rows."""
+    _, nodes, size = outcome.scored.shape
+    scores, parents, depths = _tree(outcome.tree)
+    (logits, row, node), (tree, by) = _place(outcome.scored), _place(scores)
+    above, below = ((0, 0) if part is None else _place(part) for part in (parents, depths))
+    places = tree, above[0], below[0], logits, nodes, size
+    return *places, by, above[1], below[1], row, node
+
+
+def _tree(tree: Tree) -> tuple[Any, Any, Any]:
+    """Scores, parents and depths; a chain's are known without."""
     if isinstance(tree, Line):
-        return address(tree.path, b), 0, 0
+        return tree.path, None, None
     if isinstance(tree, Grown):
-        _, parents, depths, _ = tree.numbers
-        return address(tree.path, b), address(parents, b), address(depths, b)
-    if tree.chain:
-        return address(tree.scores, b), 0, 0
-    return address(tree.scores, b), address(tree.parents, b), address(tree.depths, b)
+        return tree.path, tree.numbers[1], tree.numbers[2]
+    return (tree.scores, None, None) if tree.chain else (tree.scores, tree.parents, tree.depths)
+
+
+def _place(rows: Any) -> tuple[int, ...]:
+    """Where an array or a tensor is, and the bytes from row to row, on each axis but the last."""
+    if isinstance(rows, np.ndarray):
+        return address(rows, *[0] * (rows.ndim - 1)), *rows.strides[:-1]
+    return rows.data_ptr(), *[step * rows.itemsize for step in rows.stride()[:-1]]
 
 
 def address(rows: Any, *place: int) -> int:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spec_core.facts import Facts, address, facts, read, target_facts
-from spec_core.quick import compiled, floats, masses, numbers
+from spec_core.facts import Facts, address, facts, pick, read, target_facts
+from spec_core.quick import compiled, doubles, floats, masses, numbers
 
 if TYPE_CHECKING:
     from spec_core.drafting import LevelView
@@ -146,6 +146,22 @@ def follow(rows, b, history, length, remaining, batch, temperature, *source):  #
 
 
 @compiled
+def onward(rows, texts, temperature, sources):  # type: ignore[no-untyped-def]
+    """The same of a batch, of whose sequences some may not have been in its last cycle: place -1.
+
+    texts: [B, 9] where a history is, and what is known; sources: of `facts.sources`.
+    """
+    for b in range(len(texts)):
+        where, length, remaining, first, place, stop, hit, drafted, token = texts[b]
+        history = doubles(where, HISTORY)
+        if place < 0:
+            fill(rows, b, history, length, remaining, len(texts), temperature, first)
+        else:
+            seen = pick(sources, place, stop, hit, drafted, token)
+            follow(rows, b, history, length, remaining, len(texts), temperature, *seen)
+
+
+@compiled
 def along(rows, history, length, remaining, temperature, scores, logits, hit, token):  # type: ignore[no-untyped-def]
     """The same of the only text, after a chain; scores: [1, N] of it, logits: [1, N, V]. 0."""
     _, nodes, size = logits.shape
@@ -182,6 +198,16 @@ def together(features: Array, starts: Any = (0,)) -> Array:
     """[batches, F] the mean of each batch's rows; in doubles, so that their order is no matter."""
     sums = np.add.reduceat(features, starts, dtype=np.float64)
     return (sums / np.diff([*starts, len(features)])[:, None]).astype(np.float32)
+
+
+@compiled
+def average(rows, made):  # type: ignore[no-untyped-def]
+    """The same of one batch, written into made [1, F]."""
+    for column in range(made.shape[1]):
+        total = 0.0
+        for b in range(len(rows)):
+            total += float(rows[b, column])
+        made[0, column] = total / len(rows)
 
 
 def level_features(level: LevelView) -> Array:

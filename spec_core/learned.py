@@ -75,6 +75,8 @@ class MenuPolicy(Chosen):
         super().__init__(chooser, projections)
         self.menu, self.together = menu, together
         self.check(len(menu))
+        self.common = np.zeros((1, self.extractor.size), np.float32)  # of all texts together
+        feature.average(self.common, self.common)  # its machine code is made before a clock runs
         self.lagged = not set(getattr(chooser, "axes", [0])) <= feature.TIMELESS  # reads the past
         self.always: int | None = getattr(chooser, "constant", None)  # no need for features then
         if type(chooser) is Network and chooser.picks is not None:
@@ -91,7 +93,8 @@ class MenuPolicy(Chosen):
         seen = observation if self.lagged else replace(observation, last=None)
         known = self.extractor.look(seen)
         if self.together:
-            return [self._choices(feature.together(known))[0]] * observation.batch
+            feature.average(known, self.common)
+            return [self._choices(self.common)[0]] * observation.batch
         return self._choices(known)
 
     def _choices(self, known: Array) -> list[Plan]:

@@ -49,17 +49,27 @@ LEAST = np.float32(-1e4)  # weighs nothing, as do logits below it; of 0 * -inf c
 
 def floats(address: int, count: int) -> Any:
     """The single-precision numbers of a tensor, where they are."""
-    return (ctypes.c_float * count).from_address(address)
+    return (ctypes.c_float * count).from_address(int(address))
+
+
+def doubles(address: int, count: int) -> Any:
+    """The double-precision numbers of an array, where they are."""
+    return np.ctypeslib.as_array((ctypes.c_double * count).from_address(int(address)))
 
 
 def wholes(address: int, count: int) -> Any:
     """The whole numbers of a tensor, where they are."""
-    return (ctypes.c_int64 * count).from_address(address)
+    return (ctypes.c_int64 * count).from_address(int(address))
 
 
 @overload(floats)
 def _floats(address, count):  # type: ignore[no-untyped-def]
     return lambda address, count: carray(_to_float(address), count)
+
+
+@overload(doubles)
+def _doubles(address, count):  # type: ignore[no-untyped-def]
+    return lambda address, count: carray(_to_double(address), count)
 
 
 @overload(wholes)
@@ -90,7 +100,7 @@ def _pointer(number: str) -> Any:
     return pointer
 
 
-_to_float, _to_whole = _pointer("float32"), _pointer("int64")
+_to_float, _to_double, _to_whole = map(_pointer, ("float32", "float64", "int64"))
 
 
 def masses(row: Any) -> Four:

@@ -206,7 +206,7 @@ def test_a_menu_is_picked_from_as_python_picks(seed, temperature, together, batc
                 [prompt, [5]][:batch], lambda outcome, plans=plans: plans.append(outcome.plans),
                 max_new_tokens=40, temperature=temperature, seed=seed,
             )  # fmt: skip
-        found.append((plans, policy.extractor.requests[0].tobytes()))
+        found.append((plans, policy.extractor.requests[0][0].tobytes()))
     assert found[0] == found[1]
 
 

@@ -14,6 +14,9 @@ import envs  # noqa: F401  (registers the environments)
 from envs.cost import price
 from envs.replay import ReplayEnv, ReplayVectorEnv
 from envs.rewards import CycleRate
+from spec_core.features import NAMES
+
+LOAD = NAMES.index("batch")
 
 
 def test_both_environments_are_gymnasiums():
@@ -106,6 +109,29 @@ def test_a_batch_waits_for_its_longest_draft_and_its_largest_tree():
             assert info["seconds"][group] == pytest.approx(whole / load)
 
 
+def test_loads_are_dealt_anew_and_texts_go_on_under_them():
+    trace, costs = recorded(lettered(), count=4), costs_of((1, 3))
+    kept, dealt, again = (
+        ReplayVectorEnv(trace, costs, num_envs=24, loads=(1, 3), shift=shift) for shift in (0, 5, 5)
+    )
+    seen = [env.reset(seed=0)[0][:, LOAD] for env in (kept, dealt, again)]
+    had, plans = [seen[1]], np.zeros(24, int)
+    for step in range(1, 60):
+        grouped = dealt.engine.batches
+        told = [env.step(plans) for env in (kept, dealt, again)]
+        assert np.array_equal(told[0][4]["tokens"], told[1][4]["tokens"])
+        for starts, size in zip(grouped.starts, grouped.sizes, strict=True):
+            assert len(set(told[1][4]["seconds"][starts : starts + size])) == 1
+        seen = [one[0][:, LOAD] for one in told]
+        assert np.array_equal(told[1][0], told[2][0]) and np.array_equal(told[1][1], told[2][1])
+        assert sorted(seen[0]) == sorted(seen[1]) and np.array_equal(seen[0], had[0])
+        assert np.array_equal(seen[1], had[-1]) or step % 5 == 0
+        assert np.array_equal(seen[1], np.log2(dealt.engine.batches.load) / np.float32(6))
+        had.append(seen[1])
+    assert (np.std(had, 0) > 0).all()  # everybody was under either load
+    assert np.array_equal(again.reset(seed=0)[0][:, LOAD], had[0])
+
+
 def test_where_padding_is_left_out_trees_cost_what_their_mean_does():
     trace, costs = recorded(lettered(), count=4), costs_of((1, 3), packed=True)
     env = ReplayVectorEnv(trace, costs, num_envs=3, loads=(3,), learned=False)
@@ -127,7 +153,7 @@ def test_where_padding_is_left_out_trees_cost_what_their_mean_does():
 def played(trace, costs, plans: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
     """Positions and seconds [steps, B] under these plans, in batches of 1 and of 3 in turns."""
     env = ReplayVectorEnv(
-        trace, costs, num_envs=plans.shape[1], loads=(1, 3), learned=False, **options
+        trace, costs, num_envs=plans.shape[1], loads=(1, 3), learned=False, shift=0, **options
     )
     env.reset(seed=0)
     at, seconds = np.zeros(plans.shape, int), np.zeros(plans.shape)

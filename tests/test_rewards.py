@@ -209,3 +209,16 @@ def test_an_unknown_reward_is_named_with_the_known_ones():
         make_reward("speed", 1)
     reward = Telescoped(1)
     assert make_reward(reward, 1) is reward
+
+
+def test_a_text_that_changes_loads_is_as_much_slower_than_others_as_it_was():
+    reward = TokensPerSecond(2, prior=0.1, loads=np.array([0, 1]))
+    counted, over, none = np.ones(2, bool), np.zeros(2, bool), np.zeros(2)
+    for rate, seconds in zip(reward.rates, (1.0, 10.0), strict=True):
+        rate.add(np.full(10_000, 1.0), np.full(10_000, seconds))
+    for _ in range(50):  # the first text takes twice its load's seconds, the second half of them
+        reward(np.ones(2), np.array([2.0, 5.0]), counted, over)
+    reward.regroup(np.array([1, 0]))
+    gained = reward(np.ones(2), none, counted, over) - reward(none, none, counted, over)
+    worth = gained / reward.values.mean() * np.array([10.0, 1.0])
+    assert worth == pytest.approx([20.0, 0.5], rel=0.05)

@@ -16,7 +16,7 @@ from envs.live import SpecDecodeVectorEnv
 from envs.oracle import static
 from envs.replay import ReplayVectorEnv
 from spec_core import AUTOREGRESSIVE, Fixed, Menu, Network, SpeculativeDecoder, Table, load_policy
-from spec_core.features import FEATURES, NAMES, together
+from spec_core.features import FEATURES, NAMES, average, together
 from spec_core.learned import MenuPolicy
 
 LOADS, LOAD = (1, 4), NAMES.index("batch")
@@ -86,6 +86,9 @@ def test_the_mean_of_a_batch_does_not_depend_on_the_order_of_its_rows():
         mean = together(features[:size])
         assert np.array_equal(mean, together(features[:size][chance.permutation(size)]))
         np.testing.assert_allclose(mean[0], features[:size].mean(0), rtol=1e-5)
+        made = np.zeros((1, 5), np.float32)
+        average(features[:size], made)
+        assert np.array_equal(made, mean)  # decoding's is that of training
     whole = together(features[:9], [0, 4, 5])
     parts = [together(features[a:b])[0] for a, b in ((0, 4), (4, 5), (5, 9))]
     assert np.array_equal(whole, parts)
