@@ -25,7 +25,7 @@ from spec_core.menu import Menu
 from spec_core.plan import Plan
 
 METADATA: dict[str, Any] = {"render_modes": []}
-SHIFT = 32  # cycles: a text has about fifty
+DEAL_EVERY = 32  # cycles: a text has about fifty
 VECTOR_METADATA = {**METADATA, **SAME_STEP}
 
 
@@ -35,11 +35,11 @@ def make_replay(
     reward: str | Reward = "tokens_per_second", plan: Plan | str | None = None,
     budgets: Sequence[int] | None = None, loads: Sequence[int] = (1,), seed: int = 0,
     noise: bool = False, learned: bool = True, together: bool = False,
-    doubt: Doubt | Sequence[float] = ALWAYS, shift: int = SHIFT,
+    doubt: Doubt | Sequence[float] = ALWAYS, deal_every: int = DEAL_EVERY,
 ) -> Replay | Together:  # fmt: skip
     """The engine of a replay environment; see `ReplayEnv` for the options."""
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, not {num_envs}")
+    if num_envs < 1 or deal_every < 0:
+        raise ValueError(f"num_envs ({num_envs}) must be at least 1, deal_every ({deal_every}) 0")
     trace = trace if isinstance(trace, Trace) else Trace.read(trace)
     costs = costs if isinstance(costs, Costs) else Costs.read(costs)
     if menu is not None and head == "menu":
@@ -49,8 +49,9 @@ def make_replay(
     decides = make_head(head, trace, batches, costs.early, plan, budgets, doubt)
     market = Market(decides.trace, costs, loads, learned, together)
     paid = make_reward(reward, len(batches.load), decides.per_cycle, loads=batches.place)
-    shift = shift if head == "menu" and len(set(loads)) > 1 else 0
-    engine = Replay(decides, market, batches, paid, seed, costs.spread if noise else 0.0, shift)
+    deal_every = deal_every if head == "menu" and len(set(loads)) > 1 else 0
+    spread = costs.spread if noise else 0.0
+    engine = Replay(decides, market, batches, paid, seed, spread, deal_every)
     return Together(engine, batches) if together else engine
 
 
@@ -85,7 +86,7 @@ class ReplayEnv(Replayed, Single):
     plans than the recorded ones; head, plan, budgets, doubt: what is decided, as live; all plans as
     far as the recorded candidates serve them. reward: a name, or an object of envs.rewards. loads:
     sizes of the batches that environments are in (vector environments only, but for the first).
-    shift: cycles after which the batches' loads are dealt anew; 0: never, as with other heads.
+    deal_every: cycles after which the batches' loads are dealt anew; 0: never, as with other heads.
     together: an environment is a whole batch, and one decision is taken for all of it. noise:
     seconds vary as the measured ones did. learned: a learned policy's own seconds are charged, for
     every decision. seed: of the order of the texts.

@@ -226,6 +226,16 @@ def _if(active: Mask, choices: int) -> Mask:
     return active[:, None] | (np.arange(choices) == 0)
 
 
+def served(name: str, plan: Plan) -> Plan:
+    """The plan, if a recording can have a head decide about it."""
+    if not nested(plan):
+        raise ValueError(
+            f"a recording serves the {name} head chains and beams, not {plan_name(plan)}: "
+            "best-first plans and templates are drafted live only"
+        )
+    return plan
+
+
 def make_head(
     name: str, trace: Trace, batches: Batches, early: bool, plan: Plan | str | None = None,
     budgets: Sequence[int] | None = None, doubt: Doubt | Sequence[float] = ALWAYS,
@@ -235,12 +245,7 @@ def make_head(
         raise unknown_head(name)
     if name == "menu":
         return MenuHead(trace, batches)
-    plan = base_plan(name, plan)
-    if not nested(plan):
-        raise ValueError(
-            f"a recording serves the {name} head chains and beams, not {plan_name(plan)}: "
-            "best-first plans and templates are drafted live only"
-        )
+    plan = served(name, base_plan(name, plan))
     Menu((AUTOREGRESSIVE, plan)).check(trace.meta.max_nodes, NEVER)
     if name == "stop":
         return StopHead(trace, batches, plan, Doubt.of(doubt))

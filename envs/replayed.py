@@ -36,14 +36,15 @@ class Replay:
 
     def __init__(
         self, head: Head, market: Market, batches: Batches, reward: Reward, seed: int = 0,
-        spread: float = 0.0, shift: int = 0,
+        spread: float = 0.0, deal_every: int = 0,
     ) -> None:  # fmt: skip
         """spread: of the seconds, relative; 0: as in the table.
 
-        shift: steps after which loads are dealt anew, between cycles; 0: never.
+        deal_every: steps after which loads are dealt anew; 0: never.
         """
         self.trace, self.head, self.market, self.batches = head.trace, head, market, batches
-        self.first_batches, self.shift = batches, shift
+        self.first_batches, self.deal_every = batches, deal_every
+        assert not deal_every or head.name == "menu", "all must be between two cycles then"
         self.books, self.spread = Books(reward, head.per_cycle), spread
         self.num_envs = len(batches.load)
         self.size = len(FEATURES) + head.extra
@@ -102,7 +103,7 @@ class Replay:
         self._run(self.head.answer(actions))
         rewards, figures = self.books.settle()
         self.steps += 1
-        if self.shift and self.steps % self.shift == 0:
+        if self.deal_every and self.steps % self.deal_every == 0:
             self._regroup(self.batches.dealt(self.deals))
             self._look()
         return Step(self.features, rewards, self.books.over, figures, self.books.final, texts)
@@ -122,7 +123,7 @@ class Replay:
 
     def _regroup(self, batches: Batches) -> None:
         self.batches = batches
-        if self.shift:
+        if self.deal_every:
             self.books.reward.regroup(batches.place)
 
     def _look(self) -> None:

@@ -134,6 +134,8 @@ class TokensPerSecond:
 
     def regroup(self, loads: NDArray[np.int64]) -> None:
         """Texts keep their paces relative to those of their loads."""
+        if len(self.rates) == 1:  # one for all, as an object that was handed in may have
+            return
         common = ratio(np.ones(len(self.rates)), self.values)
         moved = ratio(common[loads], common[self.loads])
         self.seconds, self.loads = self.seconds * moved, loads

@@ -23,7 +23,7 @@ class Together:
     def __init__(self, engine: Any, batches: Batches) -> None:
         if engine.head.name != "menu":
             raise ValueError(f"a batch decides together with head=menu, not {engine.head.name}")
-        self.engine, self.fixed, self.num_envs = engine, batches, len(batches.sizes)
+        self.engine, self.first_batches, self.num_envs = engine, batches, len(batches.sizes)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
@@ -31,7 +31,7 @@ class Together:
     @property
     def batches(self) -> Batches:
         """As they are now: an engine may deal them anew after a step."""
-        return getattr(self.engine, "batches", self.fixed)
+        return getattr(self.engine, "batches", self.first_batches)
 
     def reset(self, seed: int | None = None) -> Array:
         """All batches begin with texts of their own."""

@@ -96,6 +96,34 @@ def make_static(
     return tune_static(bench, dev, STATIC_GRID, tuple(config.tune_rounds), say, tick)
 
 
+def check_unseen(item: str, prompts: list[Prompt]) -> None:
+    """Refuse prompts that the policy of a run folder, if it is one, has learned from."""
+    from omegaconf import DictConfig, OmegaConf
+
+    from envs.trace import Trace, check_disjoint
+
+    folder = Path(item)
+    file = (folder.parent if folder.name == "policy" else folder) / "config.yaml"
+    run: Any = OmegaConf.load(file) if file.is_file() else {}
+    about = run.get("policy")
+    if not isinstance(about, DictConfig) or about.get("kind") != "learner":
+        return
+    traces = run.get("traces")
+    if traces and Path(traces).exists():
+        check_disjoint(Trace.read(Path(traces), skip_broken=True), prompts)
+    if traces and (about.get("env") or run.env.name) == "replay":
+        return  # it saw nothing else
+    try:
+        learned = {prompt["prompt"] for prompt in make_prompts(run, "train")}
+    except (OSError, ValueError):  # its prompts are there no more
+        return
+    for prompt in prompts:
+        if prompt["prompt"] in learned:
+            raise ValueError(
+                f"{item} has learned from the prompt {prompt['id']!r}: compare it on others"
+            )
+
+
 def policy_config(name: str) -> dict[str, Any]:
     """What conf/policy says of a name; a bare name where it says nothing."""
     from omegaconf import OmegaConf

@@ -40,20 +40,39 @@ def env_name(config: Any, about: dict[str, Any]) -> str:
 def check(config: Any, bench: Bench, about: dict[str, Any]) -> None:
     """Refuse before anything takes time what a learner's environment would refuse later."""
     from envs.cost import Costs, price
+    from envs.heads import base_plan
     from policies.learners import checked
 
-    checked(about["name"], about.get("arguments") or {})
-    read_name(config.env.plan)
-    menu = build.make_menu(config, bench)
+    head, menu = about.get("head") or config.env.head, build.make_menu(config, bench)
+    checked(about["name"], about.get("arguments") or {}, head)
+    plan = read_name(config.env.plan)
+    if head != "menu":
+        base_plan(head, plan)
     replays = env_name(config, about) == "replay"
     if not (replays and config.traces):
         build.make_prompts(config, "train")
-    if not config.traces or not (replays or config.pretrain):
+    if not (replays or config.pretrain):
+        return
+    _recordable(config, bench, head)
+    if not config.traces:
         return
     trace = _trace(config, bench, Path(config.traces))
-    if config.cost and (about.get("head") or config.env.head) == "menu":
+    if config.cost and head == "menu":
         for load in config.loads or [config.batch_size]:
             price(trace.with_menu(menu), Costs.read(Path(config.cost)), load)
+
+
+def _recordable(config: Any, bench: Bench, head: str) -> None:
+    """Refuse what no recording can serve."""
+    from envs.replay_heads import served
+
+    if config.env.projections:
+        raise ValueError(
+            "hidden states are not recorded: take env.projections=0, or env=live pretrain=0"
+        )
+    if head != "menu":
+        served(head, read_name(config.env.plan))
+    bench.recorded_as  # noqa: B018  (refuses a verifier)
 
 
 def _live(config: Any, bench: Bench, head: str, stop: Stop) -> Any:
@@ -100,10 +119,6 @@ def _replay(config: Any, bench: Bench, head: str, stop: Stop) -> tuple[Any, Look
     from envs.cost import Costs
     from envs.replay import ReplayVectorEnv
 
-    if config.env.projections:
-        raise ValueError(
-            "hidden states are not recorded: take env.projections=0, or env=live pretrain=0"
-        )
     menu, loads = build.make_menu(config, bench), list(config.loads or [config.batch_size])
     traces, costs = recordings(config, menu, loads, stop)
     trace, prices = _trace(config, bench, traces), Costs.read(costs)

@@ -227,6 +227,9 @@ def evaluate_policies(config: Any, output: str | None = None) -> dict[str, Any]:
     dev, prompts = build.make_prompts(config, "dev"), build.make_prompts(config, config.split)
     if config.prompts:
         prompts = spread(prompts, config.prompts)
+    if config.split != "train":
+        for item in config.policies:
+            build.check_unseen(item, prompts)
     oracle = _recording(config, pair) if config.traces else None
     if oracle:
         oracle.read()

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spec_core.facts import address, at_hand, facts, sources, stop_logits
+from spec_core.facts import address, at_hand, facts, said_of, sources, stop_logits
 from spec_core.features import (
     FEATURES,
     FRESH,
     Array,
     Wide,
     along,
+    follow_all,
     moved,
-    onward,
     place_level,
 )
-from spec_core.tree import Line
+from spec_core.tree import Grown, Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
 
 NEW = FRESH, address(FRESH)  # of who has not been in a cycle; only read
 NOWHERE = (0,) * 11  # nothing of `sources` is looked at
+CHAIN = np.zeros((4, 1, 0), np.int64)  # its parents and depths are known
+IDLE = -1, 0, 0, 0, 0  # nothing was said of a sequence
 
 
 @cache
 def ready() -> None:
     """Have the machine code at hand before a clock runs; once for all."""
     rows, numbers = np.zeros((1, len(FEATURES)), np.float32), np.zeros(16, np.float32)
-    place, history = numbers.ctypes.data, FRESH.copy()
-    for again in (0, -1):
-        texts = np.array([(address(history), 1, 1, 1, again, 0, 0, 0, 0)])
-        onward(rows, texts, 0.0, (place, 0, 0, place, 1, len(numbers), *NOWHERE[6:]))
-    place_level(rows, 0, 1, 0.0, 0.0, 1.0, 1.0, place, len(numbers))
+    there, history = numbers.ctypes.data, FRESH.copy()
+    for place in (0, -1):
+        texts = np.array([(address(history), 1, 1, 1, place, 0, 0, 0, 0)])
+        follow_all(rows, texts, 0.0, (there, 0, 0, there, 1, len(numbers), *NOWHERE[6:]))
+    place_level(rows, 0, 1, 0.0, 0.0, 1.0, 1.0, there, len(numbers))
     rehearse(along, len(FEATURES))
 
 
@@ -46,7 +48,7 @@ def rehearse(move: Callable, size: int) -> None:
     """The same of what is to take a glance at rows of that size."""
     rows, logits = np.zeros((1, size), np.float32), np.zeros((1, 2, 8), np.float32)
     for view in (logits, logits[:, :, :7]):  # rows may have room behind them
-        move(rows, FRESH.copy(), 1, 1, 0.0, np.zeros((1, 2), np.float32), view, 0, 0)
+        move(rows, FRESH.copy(), 1, 1, 0.0, np.zeros((1, 2), np.float32), CHAIN, view, *[0] * 5)
 
 
 class Extractor:
@@ -87,46 +89,44 @@ class Extractor:
         if len(self.rows) != observation.batch:
             self.rows = np.zeros((observation.batch, self.rows.shape[1]), np.float32)
         where = sources(last) if last is not None and self.places else NOWHERE
-        onward(self.rows, self._texts(observation), float(observation.temperature), where)
+        follow_all(self.rows, self._texts(observation), float(observation.temperature), where)
         if self.projections:
             for known, row in zip(self.rows, observation.rows, strict=True):
                 known[len(FEATURES) : self.size] = self.hidden.get(row, 0)
         return self.rows
 
     def _texts(self, observation: Observation) -> NDArray[np.int64]:
-        """What `onward` reads of every sequence."""
+        """What `follow_all` reads of every sequence."""
         last, texts = observation.last, []
+        said = said_of(last) if last is not None and self.places else []
         for b, row in enumerate(observation.rows):
-            length, remaining = observation.lengths[b], observation.remaining[b]
-            _, where = self.requests.get(row, NEW)
-            place = self.places.pop(row, -1)
-            if last is None or place < 0:
-                first = int(row not in self.requests)
-                texts.append((where, length, remaining, first, -1, 0, 0, 0, 0))
-                continue
-            path = last.path[place]
-            stop, seen = path[-1] if path else 0, (last.drafted[place], last.bonus[place])
-            texts.append((where, length, remaining, 0, place, stop, len(path), *seen))
+            place, (_, where) = self.places.pop(row, -1), self.requests.get(row, NEW)
+            seen = IDLE if place < 0 else said[place]
+            first = int(row not in self.requests)
+            texts.append((where, observation.lengths[b], observation.remaining[b], first, *seen))
         return np.array(texts)
 
     def glance(self, observation: Observation, move: Callable) -> Any:
-        """What `along`, or who calls it, says of the only text after a chain, read where it is.
+        """What `along`, or who calls it, says of the only text, whose tree is read where it is.
 
         None: it is not so, or there is nothing new; then one has to look.
         """
         last, rows = observation.last, observation.rows
-        if last is None or type(last.tree) is not Line or type(last.scored) is not np.ndarray:
+        if last is None or type(last.scored) is not np.ndarray or last.rows != rows:
             return None
-        mine = self.requests.get(rows[0])
-        if mine is None or last.path is self.seen or self.projections:
+        tree, mine = last.tree, self.requests.get(rows[0])
+        if mine is None or last.path is self.seen or self.projections or len(self.rows) != 1:
             return None
-        if last.rows != rows or len(self.rows) != 1:
+        if type(tree) is Line:
+            numbers = CHAIN
+        elif type(tree) is Grown:
+            numbers = tree.numbers
+        else:
             return None
         self.seen, self.places = last.path, {}
         return move(
             self.rows, mine[0], observation.lengths[0], observation.remaining[0],
-            float(observation.temperature), last.tree.path, last.scored, last.accepted[0],
-            last.bonus[0],
+            float(observation.temperature), tree.path, numbers, last.scored, *said_of(last)[0],
         )  # fmt: skip
 
     def _learn(self, outcome: Outcome) -> dict[int, int]:

@@ -1,7 +1,7 @@
 """What a cycle said about its sequences, in numbers: of its trees, and of the target at the stops.
 
 Knows no features and no history. Between two forwards every call finds cold caches, so what is
-read of tensors in the host's memory is read where it is, by one call for each sequence.
+read of tensors in the host's memory is read where it is, by one call for all sequences.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def read(scores, parents, depths, nodes, stop, accepted, drafted, logits, size, 
 def facts(outcome: Outcome) -> list[Facts]:
     """Read each sequence's facts of one cycle from its outcome."""
     if at_hand(outcome):
-        return [Facts(*read(*source(outcome, b))) for b in range(len(outcome.rows))]
+        where = sources(outcome)
+        return [Facts(*read(*source(where, *said))) for said in said_of(outcome)]
     said = told_on_device(stop_logits(outcome), outcome.bonus)
     tree, found = on_host(outcome.tree), list[Facts]()
     for b, path in enumerate(outcome.path):
@@ -103,16 +104,15 @@ def at_hand(outcome: Outcome) -> bool:
     return logits.stride()[2] == 1 and logits.is_cpu and logits.dtype is torch.float32
 
 
-def source(outcome: Outcome, b: int) -> tuple[int, ...]:
-    """What `read` wants of a sequence, while the outcome is kept."""
-    path = outcome.path[b]
-    stop, hit, drafted = path[-1] if path else 0, len(path), outcome.drafted[b]
-    return pick(sources(outcome), b, stop, hit, drafted, outcome.bonus[b])
+def said_of(outcome: Outcome) -> list[tuple[int, ...]]:
+    """Every sequence's place, stop, accepted and drafted nodes, and bonus."""
+    said = enumerate(zip(outcome.path, outcome.drafted, outcome.bonus, strict=True))
+    return [(b, path[-1] if path else 0, len(path), *rest) for b, (path, *rest) in said]
 
 
 @compiled
-def pick(sources, b, stop, hit, drafted, token):  # type: ignore[no-untyped-def]
-    """What `read` wants of sequence b, of what `sources` says of all."""
+def source(sources, b, stop, hit, drafted, token):  # type: ignore[no-untyped-def]
+    """What `read` wants of sequence b, while the outcome is kept that `sources` is of."""
     scores, parents, depths, logits, nodes, size, by, above, below, row, node = sources
     tree = scores + b * by, parents + b * above, depths + b * below
     return (*tree, nodes, stop, hit, drafted, logits + b * row + stop * node, size, token)

@@ -2,7 +2,7 @@
 
 A cycle becomes `Facts` (numbers per sequence), facts move a `History` on, and history and context
 become the vector. Replay makes facts from a recording and shares all that follows. The formulas
-are those of arrays, over recordings, and of machine code for one sequence, in decoding.
+are those of arrays, over recordings, and of machine code for a batch, in decoding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spec_core.facts import Facts, address, facts, pick, read, target_facts
+from spec_core.facts import Facts, address, facts, read, source, target_facts
 from spec_core.quick import compiled, doubles, floats, masses, numbers
 
 if TYPE_CHECKING:
@@ -138,15 +138,15 @@ def fill(rows, b, history, length, remaining, batch, temperature, first):  # typ
 
 
 @compiled
-def follow(rows, b, history, length, remaining, batch, temperature, *source):  # type: ignore[no-untyped-def]
-    """The same after one more cycle, of which `source` is where its facts are read."""
-    for i, number in enumerate(step(numbers(history, HISTORY), read(*source))):
+def follow(rows, b, history, length, remaining, batch, temperature, *where):  # type: ignore[no-untyped-def]
+    """The same after one more cycle; where: its facts are read there."""
+    for i, number in enumerate(step(numbers(history, HISTORY), read(*where))):
         history[i] = number
     fill(rows, b, history, length, remaining, batch, temperature, False)
 
 
 @compiled
-def onward(rows, texts, temperature, sources):  # type: ignore[no-untyped-def]
+def follow_all(rows, texts, temperature, sources):  # type: ignore[no-untyped-def]
     """The same of a batch, of whose sequences some may not have been in its last cycle: place -1.
 
     texts: [B, 9] where a history is, and what is known; sources: of `facts.sources`.
@@ -157,17 +157,23 @@ def onward(rows, texts, temperature, sources):  # type: ignore[no-untyped-def]
         if place < 0:
             fill(rows, b, history, length, remaining, len(texts), temperature, first)
         else:
-            seen = pick(sources, place, stop, hit, drafted, token)
+            seen = source(sources, place, stop, hit, drafted, token)
             follow(rows, b, history, length, remaining, len(texts), temperature, *seen)
 
 
 @compiled
-def along(rows, history, length, remaining, temperature, scores, logits, hit, token):  # type: ignore[no-untyped-def]
-    """The same of the only text, after a chain; scores: [1, N] of it, logits: [1, N, V]. 0."""
+def along(rows, history, length, remaining, temperature, scores, numbers, logits, *said):  # type: ignore[no-untyped-def]
+    """The same of the only text; scores: [1, N] of its tree, logits: [1, N, V]. 0.
+
+    numbers: of a `tree.Grown`, [4, 1, N], of a chain [4, 1, 0]; said: of `facts.said_of`.
+    """
+    _, stop, hit, drafted, token = said
     _, nodes, size = logits.shape
-    place = logits.ctypes.data + hit * logits.strides[1]
-    chain = scores.ctypes.data, 0, 0, nodes, hit, hit, nodes - 1
-    follow(rows, 0, history, length, remaining, 1, temperature, *chain, place, size, token)
+    parents = numbers[1].ctypes.data if numbers.shape[2] else 0
+    depths = numbers[2].ctypes.data if numbers.shape[2] else 0
+    tree = scores.ctypes.data, parents, depths, nodes, stop, hit, drafted
+    place = logits.ctypes.data + stop * logits.strides[1]
+    follow(rows, 0, history, length, remaining, 1, temperature, *tree, place, size, token)
     return 0
 
 

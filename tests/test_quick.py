@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spec_core.chooser import Network, Table
+from spec_core.extractor import CHAIN
 from spec_core.facts import Facts, drawn, read, told
 from spec_core.features import FEATURES, FRESH, HISTORY, along, fill, follow, known, moved
 from spec_core.layers import Layers
@@ -116,7 +117,22 @@ def test_a_chain_is_followed_by_the_same_bits_from_arrays(scores, row, padded, s
     where = address(path, room[0, hit])
     source = where[0], 0, 0, nodes, hit, hit, nodes - 1, where[1], len(row), seed % len(row)
     follow(rows[0], 0, mine[0], 5, 6, 1, 0.5, *source)
-    along(rows[1], mine[1], 5, 6, 0.5, path, logits, hit, seed % len(row))
+    said = 0, hit, hit, nodes - 1, seed % len(row)
+    along(rows[1], mine[1], 5, 6, 0.5, path, CHAIN, logits, *said)
+    assert mine[0].tobytes() == mine[1].tobytes() and rows[0].tobytes() == rows[1].tobytes()
+
+
+@given(trees(), logits(), seeds)
+def test_a_tree_is_followed_by_the_same_bits_from_arrays(tree, row, seed):
+    scores, parents, depths, path = tree
+    nodes, token, stop, hit = len(scores), seed % len(row), path[-1] if path else 0, len(path)
+    room = np.tile(row, (1, nodes, 1))
+    numbers = np.stack((depths, parents, depths, depths))[:, None].astype(np.int64)
+    rows, mine = np.zeros((2, 1, len(FEATURES)), np.float32), np.tile(FRESH, (2, 1))
+    where = *address(scores, parents, depths), nodes, stop, hit, nodes - 1, *address(row), len(row)
+    follow(rows[0], 0, mine[0], 5, 6, 1, 0.5, *where, token)
+    said = 0, stop, hit, nodes - 1, token
+    along(rows[1], mine[1], 5, 6, 0.5, scores[None].astype(np.float32), numbers, room, *said)
     assert mine[0].tobytes() == mine[1].tobytes() and rows[0].tobytes() == rows[1].tobytes()
 
 

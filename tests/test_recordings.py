@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benches import bench
+from hydra import compose, initialize_config_dir
 from processes import until
 from traces import invented
 
@@ -16,6 +18,7 @@ from envs.calibrate import parser
 from envs.trace import Trace
 from harness import environments
 from harness import recordings as made
+from harness.build import make_bench
 from harness.overrides import CONF
 from spec_core.menu import DEFAULT_MENU
 
@@ -69,3 +72,23 @@ def test_prices_that_are_given_need_no_recording(monkeypatch):
     monkeypatch.setattr(environments, "recordings", lambda *_: pytest.fail("it recorded"))
     config = SimpleNamespace(cost=COSTS, pretrain=0.1, loads=None, batch_size=1)
     assert environments._deciding(config, None, "menu", lambda: False) > 0
+
+
+UNSERVED = [
+    (["env.projections=2"], "hidden states are not recorded"),
+    (["env.head=stop", "env.plan=best-8x1n12"], "not best-8x1n12"),
+    (["verifier=rejection", "temperature=1.0"], "take verifier=coupled"),
+]
+
+
+@pytest.mark.parametrize("source", ["env=replay", "env=live"])
+@pytest.mark.parametrize(("words", "said"), UNSERVED)
+def test_what_no_recording_serves_is_refused_before_anything_is_tuned(words, said, source):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config, alone = (
+            compose("train", [*words, *more]) for more in ([source], ["env=live", "pretrain=0"])
+        )
+    pair = bench().pair
+    with pytest.raises(ValueError, match=said):
+        environments.check(config, make_bench(config, pair), {"name": "ppo"})
+    environments.check(alone, make_bench(alone, pair), {"name": "ppo"})

@@ -13,7 +13,7 @@ from traces import costs_of, grained, invented, lettered, prompts, recorded
 import envs  # noqa: F401  (registers the environments)
 from envs.cost import price
 from envs.replay import ReplayEnv, ReplayVectorEnv
-from envs.rewards import CycleRate
+from envs.rewards import CycleRate, TokensPerSecond
 from spec_core.features import NAMES
 
 LOAD = NAMES.index("batch")
@@ -109,27 +109,51 @@ def test_a_batch_waits_for_its_longest_draft_and_its_largest_tree():
             assert info["seconds"][group] == pytest.approx(whole / load)
 
 
+def dealt_out(deal_every: int, trace, seed: int, steps: int = 60, plans: int = 4):
+    """Loads, other features, prompts and rewards of some steps; all plans take turns."""
+    env = ReplayVectorEnv(trace, costs_of((1, 3)), 24, loads=(1, 3), deal_every=deal_every)
+    features, info = env.reset(seed=seed)
+    loads, rest, prompts, seconds = [], [], [], []
+    for step in range(steps):
+        loads.append(features[:, LOAD].copy())
+        rest.append(np.delete(features, LOAD, 1))
+        prompts.append(info["prompt_id"].tolist())
+        grouped = env.engine.batches
+        assert np.array_equal(loads[-1], np.log2(grouped.load) / np.float32(6))
+        features, rewards, _, _, info = env.step((np.arange(24) + step) % plans)
+        seconds.append(rewards)
+        for start, size in zip(grouped.starts, grouped.sizes, strict=True):
+            assert len(set(info["seconds"][start : start + size])) == 1  # those of its batch
+    return np.array(loads), np.array(rest), prompts, np.array(seconds)
+
+
 def test_loads_are_dealt_anew_and_texts_go_on_under_them():
-    trace, costs = recorded(lettered(), count=4), costs_of((1, 3))
-    kept, dealt, again = (
-        ReplayVectorEnv(trace, costs, num_envs=24, loads=(1, 3), shift=shift) for shift in (0, 5, 5)
+    trace = recorded(lettered(), count=4)
+    kept, dealt, again, other = (
+        dealt_out(*how) for how in ((0, trace, 0), (5, trace, 0), (5, trace, 0), (5, trace, 1))
     )
-    seen = [env.reset(seed=0)[0][:, LOAD] for env in (kept, dealt, again)]
-    had, plans = [seen[1]], np.zeros(24, int)
-    for step in range(1, 60):
-        grouped = dealt.engine.batches
-        told = [env.step(plans) for env in (kept, dealt, again)]
-        assert np.array_equal(told[0][4]["tokens"], told[1][4]["tokens"])
-        for starts, size in zip(grouped.starts, grouped.sizes, strict=True):
-            assert len(set(told[1][4]["seconds"][starts : starts + size])) == 1
-        seen = [one[0][:, LOAD] for one in told]
-        assert np.array_equal(told[1][0], told[2][0]) and np.array_equal(told[1][1], told[2][1])
-        assert sorted(seen[0]) == sorted(seen[1]) and np.array_equal(seen[0], had[0])
-        assert np.array_equal(seen[1], had[-1]) or step % 5 == 0
-        assert np.array_equal(seen[1], np.log2(dealt.engine.batches.load) / np.float32(6))
-        had.append(seen[1])
-    assert (np.std(had, 0) > 0).all()  # everybody was under either load
-    assert np.array_equal(again.reset(seed=0)[0][:, LOAD], had[0])
+    assert np.array_equal(kept[1], dealt[1]) and kept[2] == dealt[2]  # texts know nothing of it
+    assert all(np.array_equal(*pair) for pair in zip(dealt, again, strict=True))
+    assert not np.array_equal(dealt[0], other[0])
+    assert (kept[0] == kept[0][0]).all() and np.array_equal(dealt[0][0], kept[0][0])
+    assert (np.sort(dealt[0]) == np.sort(kept[0])).all()  # as many of each, always
+    moved = (np.diff(dealt[0], axis=0) != 0).any(1)
+    assert (np.flatnonzero(moved) % 5 == 4).all() and moved.sum() > 8
+    assert (dealt[0].std(0) > 0).all()  # everybody was under either load
+    assert not np.array_equal(kept[3], dealt[3])
+
+
+@pytest.mark.parametrize("head", ["stop", "verify"])
+def test_other_heads_keep_their_loads_and_rewards_may_be_objects(head):
+    trace, costs = recorded(lettered(), count=4), costs_of((1, 3))
+    one = ReplayVectorEnv(trace, costs, 4, loads=(1, 3), head=head, plan="chain-3", deal_every=1)
+    assert not one.engine.deal_every
+    with pytest.raises(ValueError, match=r"deal_every \(-1\)"):
+        ReplayVectorEnv(trace, costs, 4, loads=(1, 3), deal_every=-1)
+    reward = TokensPerSecond(4, start_rate=3.0)  # one rate for all loads
+    env = ReplayVectorEnv(trace, costs, 4, loads=(1, 3), reward=reward, deal_every=1)
+    env.reset(seed=0)
+    assert all(np.isfinite(env.step(np.zeros(4, int))[1]).all() for _ in range(9))
 
 
 def test_where_padding_is_left_out_trees_cost_what_their_mean_does():
@@ -153,7 +177,7 @@ def test_where_padding_is_left_out_trees_cost_what_their_mean_does():
 def played(trace, costs, plans: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
     """Positions and seconds [steps, B] under these plans, in batches of 1 and of 3 in turns."""
     env = ReplayVectorEnv(
-        trace, costs, num_envs=plans.shape[1], loads=(1, 3), learned=False, shift=0, **options
+        trace, costs, num_envs=plans.shape[1], loads=(1, 3), learned=False, deal_every=0, **options
     )
     env.reset(seed=0)
     at, seconds = np.zeros(plans.shape, int), np.zeros(plans.shape)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from benches import PROMPTS, bench
+from omegaconf import OmegaConf
 from small import Letters, pair_of
 
-from harness.build import Tuner, measured
+from harness.build import Tuner, check_unseen, make_prompts, measured
 from harness.evaluation import Bench, Workload
 from harness.tuning import tune, tune_static
 from policies.rules import make_rule
@@ -55,3 +57,24 @@ def test_sequoia_is_tuned_with_and_without_costs():
     tried = [json.loads(name) for name in tuner.found["sequoia"]["speeds"]]
     assert sorted(tried[i]["budget"] for i in range(3)) == [3, 5, 12] and best in tried
     assert ["costs" in arguments for arguments in tried].count(True) == 1
+
+
+def test_a_policy_is_not_compared_on_what_it_has_learned_from(tmp_path):
+    about = {"data": {"kind": "embedded"}, "policy": {"kind": "learner"}}
+    train, test = (make_prompts(OmegaConf.create(about), split) for split in ("train", "test"))
+    file = tmp_path / "config.yaml"
+    for content, bad in (
+        (about, True),
+        (about | {"policy": {"kind": "rule"}}, False),
+        (about | {"data": {"kind": "jsonl", "path": "gone.jsonl"}}, False),
+        (about | {"traces": "gone", "env": {"name": "replay"}}, False),
+        ({"policy": "ppo"}, False),
+    ):
+        OmegaConf.save(OmegaConf.create(content), file)
+        check_unseen(str(tmp_path / "policy"), test)
+        check_unseen("chain-4", train)
+        if bad:
+            with pytest.raises(ValueError, match="has learned from the prompt"):
+                check_unseen(str(tmp_path), [*test, {"id": "other", "prompt": train[3]["prompt"]}])
+        else:
+            check_unseen(str(tmp_path), train)

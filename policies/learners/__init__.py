@@ -10,7 +10,7 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
-from policies.learners.base import Learner, Progress, Seat, Watch
+from policies.learners.base import HEADS, Learner, Progress, Seat, Watch, check_head
 
 __all__ = ["LEARNERS", "Learner", "Progress", "Seat", "Watch", "checked", "make_learner"]
 
@@ -38,8 +38,8 @@ def make_learner(name: str, env: VectorEnv, seed: int = 0, **arguments: Any) -> 
     return checked(name, arguments)(Seat.of(env), seed, **arguments)
 
 
-def checked(name: str, arguments: Iterable[str] = ()) -> Any:
-    """The class of that name, if it takes these arguments."""
+def checked(name: str, arguments: Iterable[str] = (), head: str | None = None) -> Any:
+    """The class of that name, if it takes these arguments, and learns that head."""
     if name not in LEARNERS:
         raise ValueError(_unknown("learner", name, list(LEARNERS)))
     module, _, attribute = LEARNERS[name].partition(":")
@@ -51,6 +51,8 @@ def checked(name: str, arguments: Iterable[str] = ()) -> Any:
     for argument in arguments:
         if argument not in known:
             raise ValueError(_unknown(f"argument of {name}", argument, known))
+    if head is not None:
+        check_head(name, getattr(made, "heads", HEADS), head)
     return made
 
 

@@ -28,6 +28,15 @@ HEADS = ("menu", "stop", "verify")
 SAID = ("head", "menu", "plan", "budgets", "projections", "together", "doubt")
 
 
+def check_head(learner: str, learns: tuple[str, ...], head: str) -> None:
+    """Refuse a head that a learner does not learn."""
+    if head not in learns:
+        raise ValueError(
+            f"{learner} learns the head {' or '.join(learns)}, not {head}; choose another learner "
+            f"or head, such as env.head={learns[0]}"
+        )
+
+
 @dataclass(frozen=True)
 class Progress:
     """How learning goes: all env steps so far, and what the recent ones gave."""

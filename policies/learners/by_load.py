@@ -17,8 +17,8 @@ PAUSE = 5.0  # times a plan's usual seconds: what took longer was the machine's 
 class ByLoad(Loop):
     """Thompson sampling of the plans' tokens per second, at each load that is met.
 
-    A plan is kept for some cycles, `holding` on average: where its cycles begin in a text, and with
-    that what they are worth, depends on the plans of the cycles before.
+    A plan is kept for some cycles of a load, `holding` on average: where its cycles begin in a
+    text, and with that what they are worth, depends on the plans of the cycles before.
     """
 
     heads, kept = ("menu",), ("loads", "sums")
@@ -28,22 +28,24 @@ class ByLoad(Loop):
         if holding < 1:
             raise ValueError(f"holding is a number of cycles, at least 1, not {holding}")
         self.holding, self.held = holding, np.zeros(0, np.int64)
+        self.under = np.zeros(0)  # the load that each environment's plan is held at
         self.loads = np.zeros(0)  # texts decoded together that were met
         self.sums = np.zeros((0, seat.choices, 6))  # of 1, tokens t, seconds s, t t, t s, s s
 
     def begin(self, num_envs: int) -> None:
         """Everybody takes a new plan."""
-        self.held = np.full(num_envs, -1)
+        self.held, self.under = np.full(num_envs, -1), np.zeros(num_envs)
 
     def act(self, features: Array) -> Choices:
         """The plan of before; now and then the fastest of a draw."""
-        self._meet(np.maximum(np.rint(2.0 ** (6 * features[:, LOAD])), 1))
-        renewed = (self.random.random(len(features)) < 1 / self.holding) | (self.held < 0)
+        loads = np.maximum(np.rint(2.0 ** (6 * features[:, LOAD])), 1)
+        self._meet(loads)
+        renewed = (self.random.random(len(features)) < 1 / self.holding) | (loads != self.under)
         places = _edges(self.loads).searchsorted(features[:, LOAD], "right")
         speeds, doubts = (part[places] for part in self.speeds())
         draws = speeds + doubts * self.random.standard_normal(speeds.shape)
         draws[np.isinf(doubts)] = self.random.uniform(1e9, 2e9, int(np.isinf(doubts).sum()))
-        self.held = np.where(renewed, draws.argmax(1), self.held)
+        self.held, self.under = np.where(renewed, draws.argmax(1), self.held), loads
         return self.held
 
     def _meet(self, loads: Wide) -> None:

@@ -47,7 +47,7 @@ class FullInformation(Regression):
         return super().act(features)
 
     def explores(self, num_envs: int) -> np.ndarray:
-        """In menus always the same ones: the others come to where the net's own choices lead."""
+        """In menus the same environments: the others come to where the net's own choices lead."""
         if self.seat.head == "stop":
             return super().explores(num_envs)
         return np.random.default_rng(self.seed).random(num_envs) < self.exploring

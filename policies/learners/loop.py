@@ -15,7 +15,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from policies.learners.base import Array, Choices, Progress, Seat, Watch, Wide
+from policies.learners.base import Array, Choices, Progress, Seat, Watch, Wide, check_head
 from policies.learners.state import read_state, write_state
 from spec_core.chooser import Chooser
 from spec_core.learned import Chosen
@@ -104,11 +104,7 @@ class Loop:
     kept: tuple[str, ...] = ()
 
     def __init__(self, seat: Seat, seed: int = 0) -> None:
-        if seat.head not in self.heads:
-            raise ValueError(
-                f"{type(self).__name__} learns the head {' or '.join(self.heads)}, "
-                f"not {seat.head}; choose another learner or head"
-            )
+        check_head(type(self).__name__, self.heads, seat.head)
         self.seat, self.seed, self.steps = seat, seed, 0
         self.random = np.random.default_rng(seed)
 
